@@ -1,0 +1,293 @@
+"""The content folders as typed objects: `benchmarks/*.yaml`, `baselines/*/params.yaml` and `published.yaml`.
+
+Everything that changes a number is declared here and nothing else is accepted: an unknown key is an error that names the
+file and the key.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+T = TypeVar("T", bound="Strict")
+Scale = Literal["quick", "paper"]
+SCALES: tuple[Scale, ...] = ("quick", "paper")
+
+
+class ConfigError(ValueError):
+    """A content file does not say what it should; the message names the file."""
+
+
+class Strict(BaseModel):
+    """A section of a content file: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataSource(Strict):
+    """Where the victims' images lie: `count` images of `split` from `start` on, in official order."""
+
+    name: str
+    size: int | None = None
+    split: str = "test"
+    start: int = 0
+    public_split: str = "train"
+    public_count: int = 256
+
+
+class Network(Strict):
+    """The victim's network. weights: fresh (a new draw per trial), trained (recipe in `training`), pretrained (a file).
+
+    init: default (PyTorch's own) or uniform, U(-0.5, 0.5) on every weight and bias. mode: of victim and attack alike.
+    """
+
+    name: str
+    init: Literal["default", "uniform"] = "default"
+    weights: Literal["fresh", "trained", "pretrained"] = "fresh"
+    width: int | None = None
+    mode: Literal["eval", "train"] = "eval"
+
+
+class Training(Strict):
+    """A recipe for training the victim: SGD with momentum, cosine decay, on `split` of data set `data`."""
+
+    data: str
+    split: str = "train"
+    size: int | None = None
+    start: int = 0
+    count: int | None = None
+    epochs: int
+    batch: int = 128
+    learning_rate: float
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: bool = True
+
+
+class Threat(Strict):
+    attacker: Literal["server", "client", "outsider"] = "server"
+    conduct: Literal["honest", "malicious"] = "honest"
+    sees: Literal["gradient", "update", "sequence", "participation", "released"] = "gradient"
+    knows: tuple[str, ...] = ()
+    access: Literal["white", "black"] = "white"
+
+
+class Federation(Strict):
+    """Federated training around the attack: rounds, clients and what each does locally."""
+
+    clients: int = 2
+    rounds: int = 1
+    learning_rate: float
+    steps: int = 1
+    epochs: int = 1
+    batch: int | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+
+class Benchmark(Strict):
+    """One question at one scale: the sections `common` and `quick` or `paper` of a benchmark file, merged."""
+
+    name: str
+    scale: Scale
+    version: int
+    question: str
+    seed: int
+    data: DataSource
+    network: Network
+    training: Training | None = None
+    federation: Federation | None = None
+    threat: Threat = Threat()
+    batch: int = 1
+    trials: int
+    normalise: Literal["none", "imagenet"] = "none"
+    metrics: tuple[str, ...] = ("psnr",)
+    budget: int
+    timeout_seconds: float = 3600.0
+
+    @model_validator(mode="after")
+    def _trained_has_recipe(self) -> Benchmark:
+        if (self.network.weights == "trained") != (self.training is not None):
+            raise ValueError("`training` and `network.weights: trained` go together")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits over everything that changes a trial's number. How many trials there are is not part of it."""
+        return digest(self.model_dump(exclude={"trials", "question", "metrics", "timeout_seconds"}))
+
+
+class Variant(Strict):
+    """One row of a board: the attack's numbers, and what differs on single benchmarks.
+
+    runs: the benchmarks this variant is for; absent, all that the paper runs.
+    """
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    on: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    runs: tuple[str, ...] | None = None
+
+    def settings_for(self, benchmark: str) -> dict[str, Any]:
+        return {**self.settings, **self.on.get(benchmark, {})}
+
+
+class Params(Strict):
+    """`baselines/<paper>/params.yaml`: which variants of the attack there are and on which benchmarks they run."""
+
+    version: int
+    title: str
+    variants: dict[str, Variant]
+    runs: tuple[str, ...]
+
+    def variants_on(self, benchmark: str) -> dict[str, Variant]:
+        return {name: variant for name, variant in self.variants.items() if benchmark in (variant.runs or self.runs)}
+
+
+class PublishedNumber(Strict):
+    """A number that the paper printed. `gates`: a miss is a red test. `gap`: why a miss is true and expected."""
+
+    run: str
+    variant: str
+    metric: str
+    value: float
+    tolerance: float
+    where: str
+    provenance: Literal["verified", "figure", "secondary", "memory"]
+    gates: bool = False
+    gap: str = ""
+    scale: Scale = "paper"
+
+    @model_validator(mode="after")
+    def _only_verified_gates(self) -> PublishedNumber:
+        if self.gates and self.provenance in ("memory", "figure"):
+            raise ValueError(f"a number from {self.provenance} is shown and never gates")
+        return self
+
+
+class Row(Strict):
+    """One side of a claim: a row of a board."""
+
+    run: str
+    variant: str
+    paper: str | None = None
+
+
+class Claim(Strict):
+    """A relation between two rows, judged on the 95 % interval of the paired difference left - right.
+
+    `>`: the difference exceeds `margin`; `>=`: it is not below -margin. With `right` absent, left is compared to
+    `value`: `<` its interval lies below, `>` above.
+    """
+
+    says: str
+    metric: str
+    left: Row
+    relation: Literal[">", ">=", "<", "<="]
+    right: Row | None = None
+    value: float | None = None
+    margin: float = 0.0
+    where: str
+    provenance: Literal["verified", "figure", "secondary", "memory"]
+    gates: bool = True
+    gap: str = ""
+    scale: tuple[Scale, ...] = ("paper",)
+
+    @model_validator(mode="after")
+    def _one_right_side(self) -> Claim:
+        if (self.right is None) == (self.value is None):
+            raise ValueError("a claim compares with either `right` or `value`")
+        return self
+
+
+class Published(Strict):
+    """`baselines/<paper>/published.yaml`."""
+
+    paper: str
+    citation: str
+    numbers: tuple[PublishedNumber, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+
+def digest(value: Any) -> str:
+    """12 hex digits of the sha256 over the canonical JSON form of `value`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def root() -> Path:
+    """The suite's folder: the nearest one upwards that holds `benchmarks/` and `baselines/`."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "benchmarks").is_dir() and (folder / "baselines").is_dir():
+            return folder
+    raise ConfigError(f"{Path.cwd()} lies in no Leakboard checkout: no folder upwards holds benchmarks/ and baselines/")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        known = sorted(p.stem for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ConfigError(f"{path} does not exist" + (f"; there are: {', '.join(known)}" if known else "")) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}, expected a mapping")
+    return content
+
+
+def _build(kind: type[T], path: Path, content: dict[str, Any]) -> T:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join([f"{path}:", *lines])) from None
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    nested = {key: _merge(below[key], value) for key, value in above.items() if _both_mappings(below.get(key), value)}
+    return {**below, **above, **nested}
+
+
+def _both_mappings(one: Any, other: Any) -> bool:
+    return isinstance(one, dict) and isinstance(other, dict)
+
+
+@functools.cache
+def _benchmark(path: Path, scale: Scale) -> Benchmark:
+    content = _read(path)
+    unknown = set(content) - {"common", *SCALES}
+    if unknown:
+        raise ConfigError(f"{path}: unknown section {sorted(unknown)}; expected common, quick, paper")
+    merged = _merge(content.get("common", {}), content.get(scale) or {})
+    return _build(Benchmark, path, {"name": path.stem, "scale": scale, **merged})
+
+
+def benchmark(name: str, scale: Scale, folder: Path | None = None) -> Benchmark:
+    """The benchmark `benchmarks/<name>.yaml` at one scale. ConfigError names the file and what is wrong in it."""
+    return _benchmark((folder or root() / "benchmarks") / f"{name}.yaml", scale)
+
+
+def benchmark_names() -> list[str]:
+    return sorted(path.stem for path in (root() / "benchmarks").glob("*.yaml") if path.stem != "dvc")
+
+
+def paper_names() -> list[str]:
+    return sorted(path.parent.name for path in (root() / "baselines").glob("*/params.yaml"))
+
+
+def params(paper: str) -> Params:
+    path = root() / "baselines" / paper / "params.yaml"
+    if not path.parent.is_dir():
+        raise ConfigError(f"no paper {paper!r} in {path.parent.parent}; there are: {', '.join(paper_names())}")
+    return _build(Params, path, _read(path))
+
+
+def published(paper: str) -> Published | None:
+    """What the paper printed, or None for a baseline without a paper (the controls)."""
+    path = root() / "baselines" / paper / "published.yaml"
+    return _build(Published, path, _read(path)) if path.exists() else None

@@ -1,0 +1,197 @@
+"""The shared vocabulary: who attacks, what they see, what they hand in. Imports nothing of ours.
+
+An attack is given one `Seen` and returns one `Reconstruction`. `Seen` is everything that any attacker ever gets: there
+is no path from it to the secret images, and nothing in it is shared with the victim.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Attacker = Literal["server", "client", "outsider"]
+Conduct = Literal["honest", "malicious"]
+
+KNOWLEDGE = frozenset(
+    {"labels", "batch_size", "local_training", "batch_norm", "public_data", "prior", "learning_rate", "clients"}
+)
+
+
+class BudgetSpent(RuntimeError):
+    """The attack used more gradient evaluations than its benchmark allows."""
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """Who attacks and what they have. `knows` is a subset of `KNOWLEDGE`; one board per value."""
+
+    attacker: Attacker
+    conduct: Conduct
+    sees: type[Seen]
+    knows: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        unknown = self.knows - KNOWLEDGE
+        if unknown:
+            raise ValueError(f"unknown knowledge {sorted(unknown)}; known: {sorted(KNOWLEDGE)}")
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """What is known of a client's local training (FedAvg): SGD, `steps` updates of `batch` images per round."""
+
+    learning_rate: float
+    steps: int
+    epochs: int = 1
+    batch: int | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Public:
+    """Images that anybody has: (N, C, H, W) in [0, 1] and their labels (N,). Disjoint from every victim."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """All that an attacker gets of one trial.
+
+    model: a private copy of the victim's network, in the victim's mode, normalisation included (input in [0, 1]).
+    loss: the victim's own loss object, `loss(logits, labels) -> scalar`; labels are classes (B,) or probabilities.
+    shape: (B, C, H, W) of the secret batch. labels: (B,) when the threat model gives them, in no useful order for B > 1.
+    budget: gradient evaluations that the benchmark allows; every pass through `model` counts as one.
+    """
+
+    model: nn.Module
+    loss: nn.Module
+    shape: tuple[int, int, int, int]
+    classes: int
+    labels: Tensor | None = None
+    public: Public | None = None
+    budget: int | None = None
+    observer: Callable[[int, Tensor, Tensor | float], None] | None = field(default=None, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the observation lies; an attack computes there."""
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    def snapshot(self, step: int, images: Tensor, loss: Tensor | float) -> None:
+        """Offer the images (M, C, H, W) at `step` for the quality curve; the attack's clock stands still meanwhile.
+
+        Kept at steps 1, 2, 4, ... only, and scored by the runner after the attack has ended.
+        """
+        if self.observer is not None and step & (step - 1) == 0:
+            self.observer(step, images, loss)
+
+
+@dataclass(kw_only=True)
+class Gradient(Seen):
+    """FedSGD: one gradient tensor per parameter of `model`, in the order of `model.parameters()`."""
+
+    gradient: tuple[Tensor, ...]
+
+
+@dataclass(kw_only=True)
+class ModelUpdate(Seen):
+    """FedAvg: what several local steps changed, after minus before, one tensor per parameter of `model` (before)."""
+
+    update: tuple[Tensor, ...]
+    local: LocalTraining | None = None
+
+
+@dataclass(kw_only=True)
+class ModelSequence(Seen):
+    """A client's view: consecutive global models as state dicts, and its own update in each round between them."""
+
+    models: Sequence[dict[str, Tensor]]
+    own_update: Sequence[tuple[Tensor, ...]]
+    clients: int | None = None
+    local: LocalTraining | None = None
+
+
+@dataclass
+class Turn:
+    """One round as a live client meets it: the global model, the client's own data, and one answer to give."""
+
+    round: int
+    model: nn.Module
+    own_data: Public
+    answer: dict[str, Tensor] | None = None
+
+    def submit(self, state: dict[str, Tensor]) -> None:
+        """Hand in this client's model after local training: a state dict with the keys of `model.state_dict()`."""
+        expected = self.model.state_dict()
+        wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
+        if wrong or len(state) != len(expected):
+            raise ValueError(f"submitted state does not fit the global model; wrong or missing: {wrong or 'extra keys'}")
+        self.answer = copy.deepcopy(state)
+
+
+@dataclass(kw_only=True)
+class Participation(Seen):
+    """A live client: iterate to take part, one `Turn` per round. A turn left unanswered submits the model unchanged."""
+
+    turns: Callable[[], Iterator[Turn]] = field(repr=False)
+    target: int | None = None
+
+    def __iter__(self) -> Iterator[Turn]:
+        return self.turns()
+
+
+@dataclass(kw_only=True)
+class ReleasedModel(Seen):
+    """A trained model that anybody may query. Black-box access carries no `model` weights: `model` is an empty Module.
+
+    query: (N, C, H, W) -> confidences (N, classes). target: the class to reconstruct. auxiliary: what else is known.
+    """
+
+    query: Callable[[Tensor], Tensor] = field(repr=False)
+    access: Literal["white", "black"] = "black"
+    target: int = 0
+    auxiliary: Tensor | None = None
+
+
+@dataclass
+class Reconstruction:
+    """What an attack hands in: images (M, C, H, W) in [0, 1] with 0 <= M <= B, and labels (M,) if it found them.
+
+    Checked and clamped once, by the runner. The attack picks which M to hand in. With M = 0 the labels may stand alone,
+    as a multiset of up to B. `info` may carry numbers for the record: `restarts`, `gradient_evaluations`.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    info: dict[str, float] = field(default_factory=dict)
+
+    def checked(self, shape: tuple[int, int, int, int]) -> Reconstruction:
+        """Clamped to [0, 1] on the CPU; ValueError names what does not fit `shape` = (B, C, H, W)."""
+        batch, *image = shape
+        if self.images.ndim != 4 or list(self.images.shape[1:]) != image or len(self.images) > batch:
+            raise ValueError(f"images have shape {tuple(self.images.shape)}, expected (M <= {batch}, {image})")
+        if not torch.isfinite(self.images).all():
+            raise ValueError("images are not finite")
+        labels = None if self.labels is None else self.labels.detach().cpu().long()
+        if labels is not None and len(labels) != len(self.images) and (len(self.images) or len(labels) > batch):
+            raise ValueError(f"{len(labels)} labels for {len(self.images)} images")
+        return Reconstruction(self.images.detach().float().cpu().clamp(0, 1), labels, dict(self.info))
+
+
+KINDS: dict[str, type[Seen]] = {
+    "gradient": Gradient,
+    "update": ModelUpdate,
+    "sequence": ModelSequence,
+    "participation": Participation,
+    "released": ReleasedModel,
+}
