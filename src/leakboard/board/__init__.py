@@ -1,0 +1,1 @@
+"""Records, verdicts, tables, figures, report: what is shown of the trials."""
