@@ -58,7 +58,7 @@ def pairs_of_images(kind, side):
 
 
 @pytest.mark.parametrize("kind", ["random", "grey", "real"])
-@pytest.mark.parametrize("side", [8, 10, 11, 16, 32, 64])
+@pytest.mark.parametrize("side", [7, 8, 10, 11, 16, 32, 64])
 def test_ssim_equals_scikit_image(kind, side):
     from skimage.metrics import structural_similarity
 
@@ -70,6 +70,12 @@ def test_ssim_equals_scikit_image(kind, side):
         for x, y in zip(true, got, strict=True)
     ]
     assert np.allclose(ssim(true, got).numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_ssim_of_images_that_are_not_square():
+    true, got = random_images(2, 0, side=32), random_images(2, 1, side=32)
+    turned = ssim(true[..., :20].transpose(2, 3), got[..., :20].transpose(2, 3))
+    assert torch.allclose(ssim(true[..., :20], got[..., :20]), turned)
 
 
 def test_ssim_names_its_window():
@@ -134,7 +140,7 @@ def test_lpips_example_pair(real_data):
 
 def test_lpips_takes_grey_and_batches(real_data):
     pytest.importorskip("lpips")
-    true, got = random_images(35, 0, channels=1, side=16), random_images(35, 1, channels=1, side=16)
+    true, got = random_images(35, 0, channels=1, side=17), random_images(35, 1, channels=1, side=17)
     distance = lpips_squeeze(true, got)
     assert distance.shape == (35,)
     assert torch.allclose(distance[:2], lpips_squeeze(true[:2].repeat(1, 3, 1, 1), got[:2].repeat(1, 3, 1, 1)))
@@ -142,8 +148,8 @@ def test_lpips_takes_grey_and_batches(real_data):
 
 
 def test_lpips_is_not_available_for_small_or_odd_images():
-    assert lpips_squeeze(random_images(1, 0, side=15), random_images(1, 1, side=15)) is None
-    assert lpips_squeeze(random_images(1, 0, channels=2), random_images(1, 1, channels=2)) is None
+    assert lpips_squeeze(random_images(1, 0, side=16), random_images(1, 1, side=16)) is None
+    assert lpips_squeeze(random_images(1, 0, channels=2, side=32), random_images(1, 1, channels=2, side=32)) is None
 
 
 def test_lpips_without_weights_is_not_available(monkeypatch):
@@ -153,7 +159,7 @@ def test_lpips_without_weights_is_not_available(monkeypatch):
         raise DataError(f"{name} is not here")
 
     monkeypatch.setattr(weights, "weights_file", absent)
-    true = random_images(2, 0)
+    true = random_images(2, 0, side=32)
     assert lpips_squeeze(true, true) is None
     scores = score(true, torch.zeros(2), true, None, true, with_lpips=True)
     assert scores.lpips is None and scores.summary()["lpips"] is None

@@ -14,10 +14,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
 
 PSNR_CAP = 100.0  # dB; what identical images score
-LPIPS_SIDE = 16  # pixels; SqueezeNet's last feature map is empty below
+LPIPS_SIDE = 17  # pixels; SqueezeNet's last pooling has nothing to pool below
 LUMINANCE, CONTRAST = 0.01**2, 0.03**2  # the two stabilising constants of SSIM at data range 1
 
 
@@ -65,10 +64,15 @@ def ssim(true: Tensor, got: Tensor) -> Tensor:
         window, correction = torch.exp(-offsets.square() / (2 * 1.5**2)), 1.0
     else:
         window, correction = torch.ones(7, dtype=torch.float64, device=true.device), 49 / 48
-    moments = torch.stack([true, got, true * true, got * got, true * got]).flatten(0, 2).unsqueeze(1)
     window = window / window.sum()
-    local = conv2d(conv2d(moments, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
-    return _similarity(local.view(5, *true.shape[:2], *local.shape[-2:]), correction).mean((1, 2, 3))
+    rows, columns = (_sliding(window, side) for side in true.shape[-2:])
+    moments = torch.stack([true, got, true * true, got * got, true * got])
+    return _similarity(rows @ moments @ columns.T, correction).mean((1, 2, 3))
+
+
+def _sliding(window: Tensor, side: int) -> Tensor:
+    """The weighted mean under a window (K,) at each of its places along a side, as a matrix (side - K + 1, side)."""
+    return torch.eye(side, dtype=window.dtype, device=window.device).unfold(0, len(window), 1) @ window
 
 
 def legacy_global_ssim(true: Tensor, got: Tensor) -> Tensor:
@@ -90,7 +94,7 @@ def _similarity(moments: Tensor, correction: float) -> Tensor:
 def lpips_squeeze(true: Tensor, got: Tensor) -> Tensor | None:
     """LPIPS v0.1 distance with the SqueezeNet 1.1 backbone. (B, C, H, W) -> (B,), or None where it is not available:
 
-    lpips not installed, its backbone's weights absent, a side below 16 pixels, or neither 1 nor 3 channels. There is no
+    lpips not installed, its backbone's weights absent, a side below 17 pixels, or neither 1 nor 3 channels. There is no
     stand-in: a random backbone gives numbers that look right and mean nothing.
     """
     true, got = _doubles(true, got)
