@@ -1,0 +1,43 @@
+"""`dataset(name, split, size)`: the one door to every data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from leakboard.data import archives, bundled, local, photos
+from leakboard.data.images import Dataset
+from leakboard.data.places import DataError, data_root
+from leakboard.data.sources import source
+
+# name -> function (split, size or None) -> Dataset
+LOADERS: dict[str, Callable[[str, int | None], Dataset]] = {
+    "digits": bundled.digits,
+    "photos": photos.photos,
+    "faces": bundled.faces,
+    "mnist": local.mnist,
+    "cifar10": local.cifar10,
+    "cifar10_jpeg": local.cifar10_jpeg,
+    "cifar100": local.cifar100,
+    "att_faces": local.att_faces,
+    "lfw": local.lfw,
+    "imagenet": archives.imagenet,
+    "tiny_imagenet": archives.tiny_imagenet,
+    "celeba": archives.celeba,
+}
+
+
+def dataset(name: str, split: str = "test", size: int | None = None) -> Dataset:
+    """One split of a data set; `size` is the side in pixels where the data set can be had at several sizes.
+
+    Cheap to call again. Raises DataError for an unknown name, split or size, and when the data is absent or damaged.
+    """
+    splits = list(source(name)["length"])
+    if split not in splits and not (name == "imagenet" and split == "sample"):
+        raise DataError(f"data set {name} has no split {split!r}; there are {', '.join(splits)}")
+    return _loaded(name, split, size, str(data_root()))
+
+
+@lru_cache(maxsize=32)
+def _loaded(name: str, split: str, size: int | None, root: str) -> Dataset:
+    return LOADERS[name](split, size)

@@ -1,0 +1,152 @@
+"""`datasets/sources.toml` as functions: what there is, which files belong to it, whether they are right, how to get them."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from leakboard.data.places import DataError, data_root, known_digest, package_folder, repo_root, verified
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return tomllib.load(file)
+
+
+def _everything() -> dict[str, Any]:
+    root = repo_root()
+    path = root / "datasets" / "sources.toml" if root else Path("datasets/sources.toml")
+    if not path.is_file():
+        raise DataError(f"{path} is not here: run inside a checkout of Leakboard")
+    return _read(path)
+
+
+def sources() -> dict[str, dict[str, Any]]:
+    """Data set name -> its entry in sources.toml (title, origin, licence, citation, classes, shape, length, variants)."""
+    return {name: entry for name, entry in _everything().items() if name != "weights"}
+
+
+def weight_sources() -> dict[str, dict[str, Any]]:
+    """Weight file name -> its entry in sources.toml (title, origin, licence, folders, files)."""
+    return dict(_everything()["weights"])
+
+
+def source(name: str) -> dict[str, Any]:
+    """The entry of one data set; raises DataError that lists the names when there is none."""
+    known = sources()
+    if name not in known:
+        raise DataError(f"no data set named {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def how_to_get(name: str) -> str:
+    """One sentence for error messages: what a person can do to obtain the data set."""
+    return (
+        f"Point the environment variable LEAKBOARD_DATA at a folder that holds it (now {data_root()}), "
+        f"or run `leakboard data fetch {name}` (origin: {source(name)['origin']})."
+    )
+
+
+def folders_of(variant: dict[str, Any]) -> list[Path]:
+    """Where the files of a variant may lie, in order of preference."""
+    if "package" in variant:
+        return [package_folder(variant["package"])]
+    return [data_root() / folder for folder in variant["folders"]]
+
+
+def checksum_of(file: dict[str, Any]) -> tuple[str, str]:
+    """(algorithm, expected hex digest) of a file entry."""
+    return ("sha256", file["sha256"]) if "sha256" in file else ("md5", file["md5"])
+
+
+def _folder_with(variant: dict[str, Any], files: list[dict[str, Any]]) -> Path | None:
+    for folder in folders_of(variant):
+        if files and all((folder / file["name"]).is_file() for file in files):
+            return folder
+    return None
+
+
+def _files_of(variant: dict[str, Any], split: str | None) -> list[dict[str, Any]]:
+    return [file for file in variant["files"] if split is None or file.get("split", split) == split]
+
+
+def located(name: str, variant: str, split: str | None = None) -> dict[str, Path] | None:
+    """File name -> path of a variant's files for a split, every checksum verified; None when one of them is not here.
+
+    Raises DataError when a file is here but damaged.
+    """
+    entry = source(name)["variants"][variant]
+    files = _files_of(entry, split)
+    folder = _folder_with(entry, files)
+    if folder is None:
+        return None
+    return {file["name"]: verified(folder / file["name"], *checksum_of(file)) for file in files}
+
+
+def required(name: str, variant: str, split: str | None = None) -> dict[str, Path]:
+    """As `located`, but raises DataError that says how to get the data set when it is not here."""
+    files = located(name, variant, split)
+    if files is None:
+        looked = ", ".join(str(folder) for folder in folders_of(source(name)["variants"][variant]))
+        part = f" (split {split})" if split else ""
+        raise DataError(f"data set {name}{part} is not here; looked in {looked}. {how_to_get(name)}")
+    return files
+
+
+def _present(entry: dict[str, Any]) -> list[str]:
+    """Names of the variants of which at least one file is here."""
+    return [
+        variant
+        for variant, description in entry["variants"].items()
+        if any(_folder_with(description, [file]) for file in description["files"])
+    ]
+
+
+def verify(name: str) -> list[tuple[str, str, str, bool]]:
+    """(file, expected, found, ok) for every file of the variants that are here, or of the first one when none is.
+
+    `found` is `absent` for a missing file. Hashes afresh what changed; known results are reused. `name` may be weights.
+    """
+    if name in weight_sources():
+        entry: dict[str, Any] = {"variants": {"weights": weight_sources()[name]}}
+    else:
+        entry = source(name)
+    rows = []
+    for variant in _present(entry) or list(entry["variants"])[:1]:
+        description = entry["variants"][variant]
+        for file in description["files"]:
+            algorithm, expected = checksum_of(file)
+            folder = _folder_with(description, [file])
+            found = known_digest(folder / file["name"], algorithm) if folder else "absent"
+            rows.append((str((folder or Path()) / file["name"]), expected, found, found.startswith(expected)))
+    return rows
+
+
+def state(name: str) -> str:
+    """`here`, `partial` or `absent`, by the presence of files only (checksums are checked before use)."""
+    entry = source(name)
+    whole = [v for v in entry["variants"].values() if not v.get("partial")]
+    if name == "photos" or any("package" in v for v in whole):
+        return "here" if all(_folder_with(v, v["files"]) for v in whole) else "absent"
+    if any(_folder_with(v, v["files"]) for v in whole):
+        return "here"
+    return "partial" if _present(entry) else "absent"
+
+
+def listing() -> list[dict[str, str]]:
+    """One row per data set, as strings for a table: name, images, classes, shape, licence, state, title."""
+    return [
+        {
+            "name": name,
+            "images": ", ".join(f"{count:,} {split}" for split, count in entry["length"].items()),
+            "classes": f"{entry['classes']:,}",
+            "shape": "x".join(str(side) for side in entry["shape"]),
+            "licence": entry["licence"],
+            "state": state(name),
+            "title": entry["title"],
+        }
+        for name, entry in sources().items()
+    ]
