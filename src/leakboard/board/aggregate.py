@@ -1,0 +1,171 @@
+"""From trial lines to `metrics.json` and `timing.json`: means with 95 % intervals, failures counted, never dropped."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from leakboard.board.records import FAILURES, current_lines, write_text
+from leakboard.config import Benchmark
+
+RATES = ("label_accuracy", "exact", "above20", "above30", "success_1e-2", "success_1e-3", "success_1e-4")
+MEANS = ("mse", "psnr", "ssim", "lpips", *RATES, "gradient_norm")
+REACHED = ("seconds_to_20", "evaluations_to_20")  # inf: 20 dB were never reached
+RESAMPLES = 2000
+
+
+@functools.lru_cache(maxsize=16)
+def _draws(n: int) -> np.ndarray:
+    """Which trials each resample holds, (RESAMPLES, n); the same for every metric, so intervals are reproducible."""
+    return np.random.default_rng(20).integers(0, n, (RESAMPLES, n))
+
+
+def interval(values: np.ndarray, median: bool = False) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean (or median) over trials, (n,) -> (low, high); NaN for n = 0.
+
+    A median may be infinite (never reached); percentiles are then taken without interpolation.
+    """
+    if not len(values):
+        return math.nan, math.nan
+    resampled = values[_draws(len(values))]
+    if median:
+        middles = np.quantile(resampled, 0.5, axis=1, method="inverted_cdf")
+        low, high = np.quantile(middles, (0.025, 0.975), method="inverted_cdf")
+    else:
+        low, high = np.quantile(resampled.mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def rounded(value: float) -> float | None:
+    """Six significant digits; None for what JSON has no number for (NaN, inf)."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def one_per_trial(lines: pd.DataFrame) -> pd.DataFrame:
+    """The lines that count for quality: none that was skipped, and one per (variant, device kind, trial).
+
+    A trial that was run in several executions counts once: in the execution that has most trials of its variant and
+    device kind, the first in the alphabet on a tie.
+    """
+    counted = lines[lines["status"] != "skipped"]
+    group = ["variant", "device_kind", "execution"]
+    size = counted.groupby(group)["trial"].transform("size")
+    ordered = counted.assign(size=-size).sort_values(["variant", "device_kind", "size", "execution", "trial"])
+    first = ordered.drop_duplicates(["variant", "device_kind", "trial"])
+    return first.drop(columns="size").sort_values(["variant", "device_kind", "trial"]).reset_index(drop=True)
+
+
+def metric_values(lines: pd.DataFrame, metric: str) -> np.ndarray:
+    """(n,) values of one metric over trial lines, NaN where absent. A failed trial has not reached 20 dB: inf."""
+    values = lines[metric].to_numpy(dtype=float, copy=True)
+    if metric in REACHED and not np.isnan(values).all():
+        values[np.isnan(values) & lines["status"].isin(FAILURES).to_numpy()] = math.inf
+    return values
+
+
+def aggregate(lines: pd.DataFrame) -> dict[str, Any]:
+    """Current trial lines of one paper and benchmark -> the content of `metrics.json`.
+
+    {variant: {device kind: {n, failures, failed_reasons, <metric>: {mean, sd, low, high}, ...}}}: every trial counts,
+    failed ones with the scores of their noise row that their lines carry. A metric that no trial has is absent; one
+    that some lack is {"mean": None, "reason": ...}. sd: of a sample. Skipped lines appear as {reason: count}.
+    """
+    counted = one_per_trial(lines)
+    summary: dict[str, Any] = {}
+    for (variant, kind), group in lines.groupby(["variant", "device_kind"]):
+        chosen = counted[(counted["variant"] == variant) & (counted["device_kind"] == kind)]
+        summary.setdefault(variant, {})[kind] = {**_counts(chosen, group), **_metrics(chosen)}
+    return summary
+
+
+def _counts(counted: pd.DataFrame, every: pd.DataFrame) -> dict[str, Any]:
+    failed = counted[counted["status"].isin(FAILURES)]
+    skipped = every[every["status"] == "skipped"]
+    counts: dict[str, Any] = {"n": len(counted), "failures": len(failed), "failed_reasons": _reasons(failed)}
+    return {**counts, "skipped": _reasons(skipped)} if len(skipped) else counts
+
+
+def _reasons(lines: pd.DataFrame) -> dict[str, int]:
+    """{reason, or the status where none was given: how many trials}."""
+    return dict(Counter(lines["reason"].where(lines["reason"] != "", lines["status"]).tolist()))
+
+
+def _metrics(lines: pd.DataFrame) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for metric in (*MEANS, *REACHED):
+        values = metric_values(lines, metric)
+        lacking = int(np.isnan(values).sum())
+        if lacking == len(values):
+            continue
+        if lacking:
+            name = "median" if metric in REACHED else "mean"
+            found[metric] = {name: None, "reason": f"{lacking} of {len(values)} trials lack it"}
+        else:
+            found[metric] = _reached(values) if metric in REACHED else _mean(values)
+    return found
+
+
+def _mean(values: np.ndarray) -> dict[str, float | None]:
+    low, high = interval(values)
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": rounded(values.mean()), "sd": rounded(spread), "low": rounded(low), "high": rounded(high)}
+
+
+def _reached(values: np.ndarray) -> dict[str, float | None]:
+    """median: None when fewer than half of the trials reached 20 dB. censored: how many never did."""
+    finite = np.isfinite(values)
+    median = float(np.quantile(values, 0.5, method="inverted_cdf"))
+    return {"median": rounded(median), "share_reached": rounded(finite.mean()), "censored": int((~finite).sum())}
+
+
+def timing(lines: pd.DataFrame) -> dict[str, Any]:
+    """Current trial lines -> the content of `timing.json`: {variant: {device kind: {execution: {...}}}}.
+
+    Seconds of the attack alone, over all trials that ran: a failure or a timeout took its time too.
+    """
+    ran = lines[lines["status"] != "skipped"]
+    summary: dict[str, Any] = {}
+    for (variant, kind, execution), group in ran.groupby(["variant", "device_kind", "execution"]):
+        summary.setdefault(variant, {}).setdefault(kind, {})[execution] = _cost(group)
+    return summary
+
+
+def _cost(lines: pd.DataFrame) -> dict[str, Any]:
+    seconds, evaluations = lines["seconds"], lines["evaluations"]
+    low, high = (seconds.quantile(share) for share in (0.25, 0.75))
+    each = (seconds / evaluations)[evaluations > 0]
+    return {
+        "n": len(lines),
+        "failures": int(lines["status"].isin(FAILURES).sum()),
+        "median_seconds": rounded(seconds.median()),
+        "iqr_seconds": rounded(high - low),
+        "median_evaluations": rounded(evaluations.median()),
+        "median_seconds_per_evaluation": rounded(each.median()),
+        "peak_bytes": _largest(lines["peak_bytes"]),
+        "prepare_seconds": rounded(lines["prepare_seconds"].max()),
+        "devices": sorted(set(lines["device"]) - {""}),
+        "threads": sorted({int(count) for count in lines["threads"].dropna()}),
+    }
+
+
+def _largest(column: pd.Series) -> int | None:
+    return None if column.isna().all() else int(column.max())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomic, keys sorted, one space of indent, a line feed at the end; ValueError for NaN and inf."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def summarise(folder: Path, paper: str, benchmark: Benchmark) -> None:
+    """Write `metrics.json` and `timing.json` beside `trials.csv`, from its current lines."""
+    lines = current_lines(folder, paper, benchmark)
+    write_json(folder / "metrics.json", aggregate(lines))
+    write_json(folder / "timing.json", timing(lines))
