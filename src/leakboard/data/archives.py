@@ -1,4 +1,4 @@
-"""Large data sets, read straight out of their verified archives: ImageNet, Tiny ImageNet, CelebA. Nothing is unpacked."""
+"""Large data sets, read straight out of their verified archives, never unpacked: ImageNet, Tiny ImageNet, CelebA."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def _validation_classes(devkit: Path) -> np.ndarray:
 
 
 def tiny_imagenet(split: str, size: int | None) -> Dataset:
-    """Tiny ImageNet, 3x64x64 (or `size`); class = rank of the wnid; `test` = its validation images in their official order.
+    """Tiny ImageNet, 3x64x64 (or `size`); class = rank of the wnid.
 
-    Train positions: wnid by wnid, images 0-499 of each.
+    Train positions: wnid by wnid, images 0-499 of each. `test` is its validation images in their official order.
     """
     file = required("tiny_imagenet", "official")["tiny-imagenet-200.zip"]
     folder = "tiny-imagenet-200"

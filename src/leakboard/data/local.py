@@ -39,7 +39,7 @@ def mnist(split: str, size: int | None) -> Dataset:
 
 @lru_cache(maxsize=4)
 def _idx(path: Path) -> np.ndarray:
-    """An idx file of unsigned bytes: two zeros, type 8, the number of axes, each axis as big-endian int32, the values."""
+    """An idx file of bytes: two zeros, type 8, the number of axes, each axis as big-endian int32, the values."""
     content = gzip.decompress(path.read_bytes())
     if content[:3] != b"\x00\x00\x08":
         raise DataError(f"{path} is no idx file of bytes")
@@ -54,7 +54,7 @@ def cifar10(split: str, size: int | None) -> Dataset:
 
 
 def cifar100(split: str, size: int | None) -> Dataset:
-    """CIFAR-100 with its 100 fine labels, 3x32x32: the official files if they are here, otherwise the lossless sample."""
+    """CIFAR-100, fine labels, 3x32x32: the official files if they are here, otherwise the lossless sample."""
     return _cifar("cifar100", split, size)
 
 
@@ -143,9 +143,9 @@ def cifar10_jpeg(split: str, size: int | None) -> Dataset:
 
 
 def att_faces(split: str, size: int | None) -> Dataset:
-    """AT&T faces, 1x112x92 or 1 x size x size; class = person - 1; the pictures take turns, position modulo 40 is the class.
+    """AT&T faces, 1x112x92 or 1 x size x size; class = person - 1.
 
-    Of each person pictures 1-7 are train and 8-10 test.
+    The people take turns: position modulo 40 is the class. Of each person pictures 1-7 are train and 8-10 test.
     """
     file = required("att_faces", "official")["att_faces.tar"]
     pictures = range(1, 8) if split == "train" else range(8, 11)
@@ -171,7 +171,7 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
 def lfw(split: str, size: int | None) -> Dataset:
     """LFW in grey, 1x64x64 (or smaller by `size`); class = rank of the person's name among the 5,616.
 
-    Of a person with n >= 2 pictures the last max(1, n // 4) are test, all others train. Positions follow the file names.
+    Of a person with n >= 2 pictures the last max(1, n // 4) are test, all others train. Positions follow the names.
     """
     file = required("lfw", "crops")["lfw_gray64.npz"]
     people = [str(name).rsplit("_", 1)[0] for name in _array(file, "names")]

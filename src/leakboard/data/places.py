@@ -1,4 +1,4 @@
-"""Where things lie on disk: the repository, the data root, the packages that carry data; and when a file may be trusted."""
+"""Where things lie on disk (repository, data root, packages that carry data), and when a file may be trusted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DataError(Exception):
 
 
 def repo_root() -> Path | None:
-    """The nearest folder at or above the working folder (then above this file) with `benchmarks/` and `pyproject.toml`."""
+    """The nearest folder above the working folder, else above this file, with `benchmarks/` and `pyproject.toml`."""
     here = Path.cwd()
     for folder in (here, *here.parents, *Path(__file__).resolve().parents):
         if (folder / "benchmarks").is_dir() and (folder / "pyproject.toml").is_file():
@@ -33,7 +33,7 @@ def data_root() -> Path:
 
 
 def package_folder(package: str) -> Path:
-    """The installed folder of a Python package, found without importing it; raises DataError when it is not installed."""
+    """The installed folder of a package, found without importing it; raises DataError when it is not installed."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise DataError(f"the package {package}, which carries bundled images, is not installed")
@@ -47,7 +47,7 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def known_digest(path: Path, algorithm: str) -> str:
-    """As `digest`, but hashes a file only once: the result is kept by (path, size, time of change), here and on disk."""
+    """As `digest`, but hashes a file once: the result is kept by (path, size, time of change), here and on disk."""
     status = path.stat()
     key = f"{algorithm} {path} {status.st_size} {status.st_mtime_ns}"
     return _digest_by_key(key, path, algorithm)

@@ -1,4 +1,4 @@
-"""`datasets/sources.toml` as functions: what there is, which files belong to it, whether they are right, how to get them."""
+"""`datasets/sources.toml` as functions: what there is, which files belong to it, whether they are right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _everything() -> dict[str, Any]:
 
 
 def sources() -> dict[str, dict[str, Any]]:
-    """Data set name -> its entry in sources.toml (title, origin, licence, citation, classes, shape, length, variants)."""
+    """Data set name -> its entry in sources.toml: title, origin, licence, citation, classes, shape, length, variants."""
     return {name: entry for name, entry in _everything().items() if name != "weights"}
 
 
