@@ -164,7 +164,7 @@ def att_faces(split: str, size: int | None) -> Dataset:
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
     file = tar.extractfile(name)
     if file is None:
-        raise DataError(f"{tar.name} holds no file {name}")
+        raise DataError(f"the archive holds no file {name}")
     return file.read()
 
 

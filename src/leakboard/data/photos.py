@@ -1,7 +1,7 @@
 """`photos`: crops of ten photographs that installed packages carry; the class is the photograph.
 
-Each photograph is framed, scaled so that its short side is five crops, and cut in two: one side for test, the rest, after
-a gap, for train. No pixel is in both splits.
+Each photograph is framed, scaled so that its short side is five crops, and cut in two: one side for test, the rest,
+after a gap, for train. No pixel is in both splits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEAST_CONTRAST = 0.04  # standard deviation of a training crop's brightness, in 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph: name, installed file, where the test part is cut off, and the part of the photograph that is used.
+    """One photograph: name, installed file, where the test part is cut off, and the part of it that is used.
 
     `test_side` is the edge at which the test part lies, `test_share` its share of the frame along that axis; `frame` is
     (top, bottom, left, right) as fractions of the photograph.
@@ -138,6 +138,7 @@ def apart(corners: np.ndarray, contrast: np.ndarray, count: int, side: int) -> n
 
 
 def spread(corners: np.ndarray, contrast: np.ndarray, count: int, side: int) -> np.ndarray:
-    """Indices of `count` crops with enough contrast, evenly spread over the region."""
-    usable = np.flatnonzero(contrast >= LEAST_CONTRAST)
+    """Indices of `count` crops, evenly spread over those with enough contrast (at least the 2 x count richest)."""
+    enough = max(2 * count, int((contrast >= LEAST_CONTRAST).sum()))
+    usable = np.sort(np.argsort(-contrast, kind="stable")[:enough])
     return usable[np.linspace(0, len(usable) - 1, count).round().astype(int)]

@@ -1,13 +1,18 @@
-"""`datasets/sources.toml` as functions: what there is, which files belong to it, whether they are right."""
+"""`datasets/sources.toml` as functions: what there is, its files, whether they are right, how to get them."""
 
 from __future__ import annotations
 
+import shutil
+import tarfile
 import tomllib
+import urllib.request
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from leakboard.data.places import DataError, data_root, known_digest, package_folder, repo_root, verified
+from leakboard.data.places import DataError, data_root, digest, known_digest, package_folder, repo_root, verified
+
+PATIENCE = 30  # seconds without an answer
 
 
 @lru_cache(maxsize=4)
@@ -25,7 +30,7 @@ def _everything() -> dict[str, Any]:
 
 
 def sources() -> dict[str, dict[str, Any]]:
-    """Data set name -> its entry in sources.toml: title, origin, licence, citation, classes, shape, length, variants."""
+    """Data set name -> its entry: title, origin, licence, citation, classes, shape, length, variants, fetch."""
     return {name: entry for name, entry in _everything().items() if name != "weights"}
 
 
@@ -129,7 +134,7 @@ def state(name: str) -> str:
     """`here`, `partial` or `absent`, by the presence of files only (checksums are checked before use)."""
     entry = source(name)
     whole = [v for v in entry["variants"].values() if not v.get("partial")]
-    if name == "photos" or any("package" in v for v in whole):
+    if any("package" in v for v in whole):
         return "here" if all(_folder_with(v, v["files"]) for v in whole) else "absent"
     if any(_folder_with(v, v["files"]) for v in whole):
         return "here"
@@ -150,3 +155,67 @@ def listing() -> list[dict[str, str]]:
         }
         for name, entry in sources().items()
     ]
+
+
+def fetch(name: str) -> None:
+    """Bring a data set below the data root, each file as `.part` until its checksum is right; a no-op when all is here.
+
+    Raises DataError without network, when a checksum does not fit, or when the origin offers no direct download.
+    """
+    entry = source(name)
+    if state(name) == "here" and all(right for _, _, _, right in verify(name)):
+        return
+    recipe = entry.get("fetch", {})
+    folder = data_root() / recipe.get("folder", name)
+    if "torchvision" in recipe:
+        _through_torchvision(recipe["torchvision"], name)
+    elif "archive" in recipe:
+        archive = folder / Path(recipe["archive"]).name
+        download([recipe["archive"]], archive, "md5", recipe["md5"])
+        if recipe["unpack"]:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+    elif "urls" in recipe:
+        _each_file(entry["variants"]["official"]["files"], recipe["urls"], folder)
+    else:
+        raise DataError(f"{name} cannot be fetched automatically: {recipe.get('manual', 'it ships with a package')}")
+
+
+def _each_file(files: list[dict[str, Any]], urls: list[str], folder: Path) -> None:
+    for file in files:
+        download([url.format(name=file["name"]) for url in urls], folder / file["name"], *checksum_of(file))
+
+
+def _through_torchvision(class_name: str, name: str) -> None:
+    """torchvision's own downloader, which checks the official md5 sums itself."""
+    import torchvision.datasets
+
+    try:
+        getattr(torchvision.datasets, class_name)(str(data_root()), download=True)
+    except Exception as error:
+        raise DataError(f"torchvision could not download {name}: {error}. {how_to_get(name)}") from error
+
+
+def download(urls: list[str], target: Path, algorithm: str, expected: str) -> Path:
+    """The target file from the first address that answers, moved into place only once its checksum is right.
+
+    A target that is already right is kept. Raises DataError that names every address and what went wrong there.
+    """
+    if target.is_file() and digest(target, algorithm) == expected:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    failures = []
+    for url in urls:
+        try:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as answer, part.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            found = digest(part, algorithm)
+            if found == expected:
+                return part.replace(target)
+            failures.append(f"{url}: {algorithm} expected {expected}, found {found}")
+        except OSError as error:
+            failures.append(f"{url}: {error}")
+        finally:
+            part.unlink(missing_ok=True)
+    raise DataError(f"could not fetch {target.name}: {'; '.join(failures)}")
