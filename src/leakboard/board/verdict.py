@@ -122,7 +122,7 @@ def _judged_number(paper: str, number: PublishedNumber, lines: Lines) -> dict[st
     return {
         "paper": paper,
         "run": f"{number.run}/{number.variant}",
-        "where": number.where,
+        "where": " ".join(number.where.split()),
         "published": f"{number.value:.6g}",
         **_shared(number, ours, number_tolerance(number, ours), ours.exists and number_holds(number, ours)),
     }
@@ -141,7 +141,7 @@ def _judged_claim(paper: str, claim: Claim, lines: Lines) -> dict[str, object]:
     return {
         "paper": paper,
         "run": f"{_label(paper, claim.left)} vs {other}",
-        "where": f"{claim.says} - {claim.where}",
+        "where": " ".join(f"{claim.says} - {claim.where}".split()),
         "published": f"{claim.relation} {claim_threshold(claim) + 0.0:.6g}",
         **_shared(claim, ours, claim.margin, ours.exists and claim_holds(claim, ours)),
     }
@@ -164,7 +164,7 @@ def _shared(entry: PublishedNumber | Claim, ours: Estimate, tolerance: float, ho
         "high": ours.high,
         "n": ours.n,
         "verdict": verdict(ours.exists, holds, entry.gap),
-        "gap": entry.gap,
+        "gap": " ".join(entry.gap.split()),
     }
 
 

@@ -1,0 +1,235 @@
+"""`leakboard check` on a small checkout: silent when all is well, and every kind of tampering is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import leakboard
+from leakboard import config
+from leakboard.board import aggregate, check, locks, records, verdict
+
+BENCHMARK = {
+    "common": {
+        "version": 1, "question": "?", "seed": 0, "data": {"name": "d"}, "network": {"name": "n"}, "budget": 1
+    },
+    "quick": {"trials": 3},
+    "paper": {"trials": 3},
+}  # fmt: skip
+PARAMS = """{version: 1, title: t, runs: [b], variants: {plain: {settings: {lr: 1.0e-3, signed: true}}}}"""
+PUBLISHED = """
+paper: toy
+citation: c
+numbers:
+- {run: b, variant: plain, metric: psnr, value: 37.0, tolerance: 9.0, where: t1, provenance: verified, gates: true, scale: quick}
+claims:
+- {says: sharp, metric: psnr, left: {run: b, variant: plain}, relation: '>', value: 10.0, where: t1, provenance: verified, scale: [quick]}
+"""  # noqa: E501
+TRIALS = "results/quick/papers/toy/b/trials.csv"
+
+
+def line(trial: int, mse_each: list[float], key: records.Key) -> dict[str, object]:
+    psnr_each = [min(-10 * math.log10(mse), 100.0) for mse in mse_each]
+
+    def share(values: list[bool]) -> float:
+        return sum(values) / len(values)
+
+    return {
+        "attack": "toy", "variant": "plain", "benchmark": "b", "scale": "quick", "benchmark_version": 1,
+        "attack_version": 1, "trial": trial, "seed": trial, "status": "ok", "device_kind": "cpu", "execution": "loop",
+        "victim_sha": f"v{trial}", "seconds": 1.0, "evaluations": 4, "mse": sum(mse_each) / len(mse_each),
+        "psnr": sum(psnr_each) / len(psnr_each), "exact": 0.0, "mse_each": mse_each, "psnr_each": psnr_each,
+        **{f"above{limit}": share([psnr > limit for psnr in psnr_each]) for limit in (20, 30)},
+        **{f"success_{limit}": share([mse < float(limit) for mse in mse_each]) for limit in ("1e-2", "1e-3", "1e-4")},
+        **dict(zip(records.KEY, key, strict=True)),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for folder in ("benchmarks", "baselines/toy", "src/leakboard"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "benchmarks/b.yaml").write_text(yaml.safe_dump(BENCHMARK))
+    (tmp_path / "baselines/toy/attack.py").write_text("x = 1\n")
+    (tmp_path / "baselines/toy/params.yaml").write_text(PARAMS)
+    (tmp_path / "baselines/toy/published.yaml").write_text(PUBLISHED)
+    (tmp_path / "src/leakboard/__init__.py").write_text(f'"""x"""\nENGINE = {leakboard.ENGINE}\n')
+    monkeypatch.chdir(tmp_path)
+    benchmark = config.benchmark("b", "quick")
+    key = records.present_keys("toy", benchmark)["plain"]
+    mse = [[0.005, 0.0002], [0.05, 1e-7], [0.0015, 0.00001]]
+    records.write(tmp_path / TRIALS, records.frame(line(i, each, key) for i, each in enumerate(mse)))
+    aggregate.summarise((tmp_path / TRIALS).parent, "toy", benchmark)
+    verdict.write_verdicts("quick")
+    _write_lock(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def no_leaderboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "_leaderboard_findings", lambda scale: iter(()))
+
+
+def _write_lock(root: Path) -> None:
+    def entry(path: str) -> dict[str, object]:
+        content = (root / path).read_bytes()
+        return {"path": path, "hash": "md5", "md5": hashlib.md5(content).hexdigest(), "size": len(content)}
+
+    variants = {"plain": {"settings": {"lr": 0.001, "signed": True}}}
+    stage = {
+        "cmd": "leakboard reproduce toy b",
+        "deps": [entry("baselines/toy/attack.py"), {"path": "results", "hash": "md5", "md5": "0" * 32 + ".dir"}],
+        "params": {
+            "src/leakboard/__init__.py": {"ENGINE": leakboard.ENGINE},
+            "baselines/toy/params.yaml": {"version": 1, "variants": variants},
+            "benchmarks/b.yaml": {"common": BENCHMARK["common"], "quick": BENCHMARK["quick"]},
+        },
+        "outs": [entry(TRIALS)],
+    }  # fmt: skip
+    lock = {"schema": "2.0", "stages": {"toy@quick-b": stage, "toy@quick-c": stage}}
+    (root / "baselines/toy/dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+def tamper(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def files_and_whats(root: Path) -> list[tuple[str, str]]:
+    return [(one.file, one.what) for one in check.check(root) if one.severity == "error"]
+
+
+def test_an_honest_checkout_has_no_findings(checkout: Path) -> None:
+    assert check.check(checkout) == []
+    assert not check.failed([]) and check.rows([]) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("mse", 0.001), ("psnr", 60.0), ("above20", 0.0), ("above30", 0.0), ("success_1e-2", 0.0),
+        ("success_1e-3", 1.0), ("success_1e-4", 0.5), ("exact", 0.5), ("mse_each", "0.0001 0.0002"),
+        ("psnr_each", "50 50"), ("psnr_each", "50"), ("label_accuracy", 1.5),
+    ],
+)  # fmt: skip
+def test_a_number_in_a_line_is_caught_by_its_neighbours(checkout: Path, column: str, value: object) -> None:
+    lines = records.read(checkout / TRIALS)
+    lines.loc[0, column] = value
+    faults = list(check._line_faults(lines, "b", "quick"))
+    assert any("trial 0" in what for what, _, _ in faults)
+
+
+def test_a_changed_line_is_named_in_every_file_behind_it(checkout: Path) -> None:
+    lines = records.read(checkout / TRIALS)
+    lines.loc[0, ["mse", "mse_each"]] = [0.002, "0.002 0.002"]
+    records.write(checkout / TRIALS, lines)
+    got = files_and_whats(checkout)
+    assert (TRIALS, "psnr of plain trial 0 (cpu, loop)") in got
+    assert (TRIALS, "md5 in baselines/toy/dvc.lock") in got
+    assert any(file.endswith("metrics.json") and "mse/mean" in what for file, what in got)
+
+
+def test_a_line_twice_a_foreign_line_and_other_victims(checkout: Path) -> None:
+    lines = records.read(checkout / TRIALS)
+    doubled = records.frame([*lines.to_dict("records"), lines.iloc[0].to_dict()])
+    doubled.loc[1, ["benchmark", "scale"]] = ["c", "paper"]
+    doubled.loc[3, "victim_sha"] = "other"
+    whats = [what for what, _, _ in check._line_faults(doubled, "b", "quick")]
+    assert whats == [
+        "plain trial 0 (cpu, loop) stands once", "benchmark of a line", "scale of a line",
+        "victims of trial 0 are the same",
+    ]  # fmt: skip
+
+
+def test_aggregates_and_timing(checkout: Path) -> None:
+    folder = (checkout / TRIALS).parent
+    tamper(folder / "metrics.json", '"n": 3', '"n": 30')
+    tamper(folder / "timing.json", '"median_seconds": 1.0', '"median_seconds": 0.5')
+    assert files_and_whats(checkout) == [
+        ("results/quick/papers/toy/b/metrics.json", "plain/cpu/n follows from trials.csv"),
+        ("results/quick/papers/toy/b/timing.json", "plain/cpu/loop/median_seconds follows from trials.csv"),
+    ]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["plain"]["cpu"]["psnr"]
+    aggregate.write_json(folder / "metrics.json", metrics)
+    assert sum("psnr" in what for _, what in files_and_whats(checkout)) == 4
+    (folder / "timing.json").unlink()
+    assert ("results/quick/papers/toy/b/timing.json", "exists") in files_and_whats(checkout)
+
+
+def test_a_verdict_and_a_missing_table(checkout: Path) -> None:
+    path = checkout / "results/quick/published.csv"
+    tamper(path, "reproduced", "missed")
+    assert files_and_whats(checkout) == [("results/quick/published.csv", "verdict of toy b/plain")]
+    path.write_text(path.read_text().rsplit("toy,", 1)[0])
+    assert files_and_whats(checkout) == [("results/quick/published.csv", "columns and number of rows")]
+    path.unlink()
+    assert files_and_whats(checkout) == [("results/quick/published.csv", "exists")]
+
+
+def test_a_tolerance_and_a_gating_miss(checkout: Path) -> None:
+    path = checkout / "baselines/toy/published.yaml"
+    tamper(path, "tolerance: 9.0", "tolerance: 12.0")
+    assert files_and_whats(checkout) == [("results/quick/published.csv", "tolerance of toy b/plain")]
+    tamper(path, "value: 37.0, tolerance: 12.0", "value: 80.0, tolerance: 1.0")
+    verdict.write_verdicts("quick")
+    assert files_and_whats(checkout) == [("baselines/toy/published.yaml", "b/plain psnr (quick)")]
+    tamper(path, "gates: true", "gates: true, gap: other data")
+    verdict.write_verdicts("quick")
+    assert files_and_whats(checkout) == []  # explained
+
+
+def test_recorded_parameters_and_sources(checkout: Path) -> None:
+    (checkout / "baselines/toy/attack.py").unlink()
+    tamper(checkout / "baselines/toy/params.yaml", "lr: 1.0e-3", "lr: 2.0e-3")
+    tamper(checkout / "src/leakboard/__init__.py", "ENGINE = ", "ENGINE = 9")
+    got = {(one.file, one.found, one.expected) for one in locks.mismatches(checkout)}
+    assert got == {
+        ("baselines/toy/attack.py", "nothing", hashlib.md5(b"x = 1\n").hexdigest()),
+        ("baselines/toy/params.yaml", "plain: settings: lr: 0.002", "plain: settings: lr: 0.001"),
+        ("src/leakboard/__init__.py", f"9{leakboard.ENGINE}", str(leakboard.ENGINE)),
+    }
+
+
+def test_stale_lines_are_a_warning_and_no_longer_counted(checkout: Path) -> None:
+    tamper(checkout / "baselines/toy/params.yaml", "signed: true", "signed: false")
+    warnings = [one for one in check.check(checkout) if one.severity == "warning"]
+    assert [one.found for one in warnings] == ["3 stale"] and not check.failed(warnings)
+    assert check.failed(check.check(checkout))
+
+
+def test_a_damaged_file_is_a_finding(checkout: Path) -> None:
+    path = checkout / TRIALS
+    path.write_text(path.read_text()[:-5])
+    assert ("results/quick/papers/toy/b", "is readable") in files_and_whats(checkout)
+    path.unlink()
+    assert (TRIALS, "exists") in files_and_whats(checkout)
+
+
+def test_a_folder_that_no_board_reads_is_a_warning(checkout: Path) -> None:
+    other = checkout / "results/quick/papers/toy/other"
+    other.mkdir()
+    (other / "trials.csv").write_bytes((checkout / TRIALS).read_bytes())
+    assert [(one.severity, one.what) for one in check.check(checkout)] == [("warning", "is in runs")]
+
+
+def test_yaml_is_read_as_dvc_reads_it() -> None:
+    text = "{on: yes, rate: 1e-3, half: .5, count: 7, flag: true, name: '1e-3', other: -2.5E+3, sha: 12e4f}"
+    assert yaml.load(text, Loader=locks.Yaml12) == {
+        "on": "yes", "rate": 0.001, "half": 0.5, "count": 7, "flag": True, "name": "1e-3", "other": -2500.0,
+        "sha": "12e4f",
+    }  # fmt: skip
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys, leakboard.board.check; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ}, check=False).returncode == 0
