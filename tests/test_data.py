@@ -100,10 +100,10 @@ def test_photos_share_no_pixel(side):
 
 def test_photos_are_rich_and_balanced():
     test, train = dataset("photos", "test"), dataset("photos", "train")
-    for data in (test, train):
+    for data, least in ((test, 0.04), (train, 0.02)):
         assert data.labels[:30].tolist() == list(range(10)) * 3
         images, _ = data.take(range(data.length))
-        assert images.mean(1).flatten(1).std(1).min() > 0.03
+        assert images.mean(1).flatten(1).std(1).min() > least
     distances = torch.cdist(test.take(range(120))[0].flatten(1), train.take(range(1000))[0].flatten(1))
     assert (distances / 3072**0.5).min() > 0.02  # no test crop is nearly a training crop
 

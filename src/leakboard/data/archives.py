@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zipfile
 from functools import lru_cache
@@ -54,7 +55,7 @@ def _official_imagenet(side: int) -> Dataset:
 
 def _from_tar(file: Path, names: list[str], labels: np.ndarray, split: str, side: int) -> Dataset:
     def read(rows: np.ndarray) -> torch.Tensor:
-        tar = _opened_tar(file)
+        tar = _opened_tar(file, os.getpid())
         photos = []
         for row in rows:
             member = tar.extractfile(names[row])
@@ -68,8 +69,9 @@ def _from_tar(file: Path, names: list[str], labels: np.ndarray, split: str, side
 
 
 @lru_cache(maxsize=2)
-def _opened_tar(file: Path) -> tarfile.TarFile:
-    return tarfile.open(file)  # stays open: its table of members takes seconds to read
+def _opened_tar(file: Path, process: int) -> tarfile.TarFile:
+    """Stays open, since its table of members takes seconds to read; one per process, a fork would share the position."""
+    return tarfile.open(file)
 
 
 def _validation_classes(devkit: Path) -> np.ndarray:
@@ -97,7 +99,7 @@ def tiny_imagenet(split: str, size: int | None) -> Dataset:
     """
     file = required("tiny_imagenet", "official")["tiny-imagenet-200.zip"]
     folder = "tiny-imagenet-200"
-    archive = _opened_zip(file)
+    archive = _opened_zip(file, os.getpid())
     wnids = sorted(archive.read(f"{folder}/wnids.txt").decode().split())
     if split == "train":
         names = [f"{folder}/train/{w}/images/{w}_{number}.JPEG" for w in wnids for number in range(500)]
@@ -130,7 +132,7 @@ def _second_column(file: Path) -> dict[str, int]:
 
 
 @lru_cache(maxsize=2)
-def _opened_zip(file: Path) -> zipfile.ZipFile:
+def _opened_zip(file: Path, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
@@ -138,7 +140,7 @@ def _from_zip(
     name: str, split: str, file: Path, names: list[str], labels: np.ndarray, classes: int, target: tuple[int, int]
 ) -> Dataset:
     def read(rows: np.ndarray) -> torch.Tensor:
-        archive = _opened_zip(file)
+        archive = _opened_zip(file, os.getpid())
         return as_images(np.stack([decoded(archive.read(names[row]), "RGB", target) for row in rows]))
 
     count = len(names)
