@@ -8,14 +8,17 @@ import math
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 import leakboard
 from leakboard import config
 from leakboard.board import aggregate, check, locks, records, verdict
+from leakboard.yaml12 import Yaml12
 
 BENCHMARK = {
     "common": {
@@ -33,6 +36,7 @@ numbers:
 claims:
 - {says: sharp, metric: psnr, left: {run: b, variant: plain}, relation: '>', value: 10.0, where: t1, provenance: verified, scale: [quick]}
 """  # noqa: E501
+leaderboard_findings = check._leaderboard_findings  # before the fixture below silences it
 TRIALS = "results/quick/papers/toy/b/trials.csv"
 
 
@@ -188,6 +192,17 @@ def test_a_tolerance_and_a_gating_miss(checkout: Path) -> None:
     assert files_and_whats(checkout) == []  # explained
 
 
+def test_the_leaderboard_follows_from_the_trials(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = types.ModuleType("tables")
+    tables.leaderboard = lambda scale: pd.DataFrame({"paper": ["toy"], "run": "b", "psnr": [1 / 3]})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "leakboard.board.tables", tables)
+    path = checkout / "results/quick/leaderboard.csv"
+    path.write_text("paper,run,psnr\ntoy,b,0.333333\n")
+    assert list(leaderboard_findings("quick")) == []
+    path.write_text("paper,run,psnr\ntoy,b,0.4\n")
+    assert [one.what for one in leaderboard_findings("quick")] == ["psnr of toy b"]
+
+
 def test_recorded_parameters_and_sources(checkout: Path) -> None:
     (checkout / "baselines/toy/attack.py").unlink()
     tamper(checkout / "baselines/toy/params.yaml", "lr: 1.0e-3", "lr: 2.0e-3")
@@ -223,9 +238,9 @@ def test_a_folder_that_no_board_reads_is_a_warning(checkout: Path) -> None:
 
 
 def test_yaml_is_read_as_dvc_reads_it() -> None:
-    text = "{on: yes, rate: 1e-3, half: .5, count: 7, flag: true, name: '1e-3', other: -2.5E+3, sha: 12e4f}"
-    assert yaml.load(text, Loader=locks.Yaml12) == {
-        "on": "yes", "rate": 0.001, "half": 0.5, "count": 7, "flag": True, "name": "1e-3", "other": -2500.0,
+    text = "{on: yes, ten: 010, rate: 1e-3, half: .5, count: 7, flag: true, name: '1e-3', other: -2.5E+3, sha: 12e4f}"
+    assert yaml.load(text, Loader=Yaml12) == {
+        "on": "yes", "ten": 10, "rate": 0.001, "half": 0.5, "count": 7, "flag": True, "name": "1e-3", "other": -2500.0,
         "sha": "12e4f",
     }  # fmt: skip
 

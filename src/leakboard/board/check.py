@@ -10,7 +10,6 @@ import contextlib
 import csv
 import functools
 import importlib
-import importlib.util
 import io
 import json
 import math
@@ -172,9 +171,12 @@ def _verdict_findings(scale: Scale) -> Iterator[Finding]:
 
 def _leaderboard_findings(scale: Scale) -> Iterator[Finding]:
     """Only when this installation can derive a leaderboard."""
-    if importlib.util.find_spec("leakboard.board.tables") is None:
+    try:
+        tables = importlib.import_module("leakboard.board.tables")
+    except ModuleNotFoundError as error:
+        if error.name != "leakboard.board.tables":
+            raise
         return
-    tables = importlib.import_module("leakboard.board.tables")
     if hasattr(tables, "leaderboard"):
         path = Path("results") / scale / "leaderboard.csv"
         yield from _limited(path, _table_faults(path, tables.leaderboard(scale).to_csv(index=False)))

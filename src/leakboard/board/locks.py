@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
+from leakboard.yaml12 import Yaml12
 
 LOCKS = ("dvc.lock", "benchmarks/dvc.lock", "baselines/*/dvc.lock", "results/*/dvc.lock")
 ABSENT = "nothing"
@@ -23,24 +24,6 @@ class Mismatch(NamedTuple):
     what: str
     found: str
     expected: str
-
-
-class Yaml12(yaml.SafeLoader):
-    """YAML as dvc reads and writes it (version 1.2): `on` is a word and `1e-3` a number."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-Yaml12.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?:[Tt]rue|TRUE|[Ff]alse|FALSE)$"), list("tTfF"))
-Yaml12.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
-Yaml12.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN))$"),
-    list("-+.0123456789"),
-)
 
 
 def mismatches(root: Path) -> list[Mismatch]:
