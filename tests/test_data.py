@@ -288,6 +288,36 @@ def test_celeba_layout(private_root, monkeypatch):
     assert abs(train.take([1])[0].mean() - 0.6) < 0.01
 
 
+def test_official_imagenet_layout(private_root, monkeypatch):
+    """The kit's own numbering is not the rank of the wnid; inner synsets (with children) are no classes."""
+    from scipy.io import savemat
+
+    folder = private_root / "imagenet"
+    folder.mkdir()
+    kinds = [("ILSVRC2012_ID", "f8"), ("WNID", "O"), ("num_children", "f8")]
+    rows = [(1, "n03", 0), (2, "n01", 0), (3, "n02", 0), (4, "n00", 3)]
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": np.array(rows, dtype=kinds)})
+    kit = "ILSVRC2012_devkit_t12/data"
+    truth = f"{kit}/ILSVRC2012_validation_ground_truth.txt"
+    pack(folder / "ILSVRC2012_devkit_t12.tar.gz", {f"{kit}/meta.mat": meta.getvalue(), truth: b"3\n1\n"}, "w:gz")
+    photos_in = {f"ILSVRC2012_val_{number:08d}.JPEG": picture(102 * number, (80, 64)) for number in (2, 1)}
+    pack(folder / "ILSVRC2012_img_val.tar", photos_in, "w")
+    trusted(monkeypatch, "imagenet", folder)
+    images, labels = dataset("imagenet", "val", 32).take([0, 1])
+    assert labels.tolist() == [1, 2] and images.shape == (2, 3, 32, 32)
+    assert images.mean((1, 2, 3)).sub(torch.tensor([0.4, 0.8])).abs().max() < 0.01
+
+
+def pack(path, members, mode):
+    """A tar archive of name -> bytes."""
+    with tarfile.open(path, mode) as tar:
+        for name, content in members.items():
+            information = tarfile.TarInfo(name)
+            information.size = len(content)
+            tar.addfile(information, io.BytesIO(content))
+
+
 def trusted(monkeypatch, name, folder):
     """Put the md5 sums of the stand-in files into the sources."""
     for file in sources.source(name)["variants"]["official"]["files"]:

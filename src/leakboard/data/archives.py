@@ -70,7 +70,7 @@ def _from_tar(file: Path, names: list[str], labels: np.ndarray, split: str, side
 
 @lru_cache(maxsize=2)
 def _opened_tar(file: Path, process: int) -> tarfile.TarFile:
-    """Stays open, since its table of members takes seconds to read; one per process, a fork would share the position."""
+    """Stays open, its table of members takes seconds to read; one per process, since forks share the position."""
     return tarfile.open(file)
 
 
