@@ -18,3 +18,15 @@ def real_data() -> Path:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def private_root(tmp_path, monkeypatch) -> Path:
+    """An empty data root; checksum memory stays inside it."""
+    from leakboard.data import places
+
+    root = tmp_path / "data"
+    root.mkdir()
+    monkeypatch.setenv("LEAKBOARD_DATA", str(root))
+    monkeypatch.setattr(places, "_memory_file", lambda: tmp_path / "build" / "verified.json")
+    return root
