@@ -239,9 +239,9 @@ def present_keys(paper: str, benchmark: Benchmark) -> dict[str, Key]:
     }
 
 
-def results(scale: str, paper: str, run: str) -> Path:
-    """The folder of one paper's results on one benchmark."""
-    return root() / "results" / scale / "papers" / paper / run
+def results(scale: str, paper: str, run: str, top: Path | None = None) -> Path:
+    """The folder of one paper's results on one benchmark. top: what holds `<scale>/`, if not the checkout's."""
+    return (top or root() / "results") / scale / "papers" / paper / run
 
 
 def current_lines(folder: Path, paper: str, benchmark: Benchmark) -> pd.DataFrame:

@@ -177,17 +177,18 @@ def _entries(scale: Scale) -> Iterator[tuple[str, PublishedNumber | Claim]]:
             yield from ((paper, claim) for claim in said.claims if scale in claim.scale)
 
 
-def verdicts(scale: Scale) -> pd.DataFrame:
+def verdicts(scale: Scale, top: Path | None = None) -> pd.DataFrame:
     """The content of `results/<scale>/published.csv`: one row per published number and claim, `COLUMNS`.
 
     A number: `published` its value, `tolerance` the one that was applied. A claim: `run` names both sides, `published`
     the relation that the difference left - right must satisfy, `tolerance` the margin, `where` starts with its
     sentence; ours, low and high are the difference paired by trial, over the trials that both sides have.
+    top: the folder that holds `<scale>/`, if not the checkout's `results/`.
     """
 
     @functools.cache
     def lines(paper: str, run: str) -> pd.DataFrame:
-        folder = results(scale, paper, run)
+        folder = results(scale, paper, run, top)
         there = (folder / "trials.csv").exists()
         return current_lines(folder, paper, benchmark(run, scale)) if there else frame()
 
@@ -208,10 +209,10 @@ def text_of(table: pd.DataFrame) -> str:
     return buffer.getvalue()
 
 
-def published_path(scale: Scale) -> Path:
-    return root() / "results" / scale / "published.csv"
+def published_path(scale: Scale, top: Path | None = None) -> Path:
+    return (top or root() / "results") / scale / "published.csv"
 
 
-def write_verdicts(scale: Scale) -> None:
-    """Write `results/<scale>/published.csv`."""
-    write_text(published_path(scale), text_of(verdicts(scale)))
+def write_verdicts(scale: Scale, top: Path | None = None) -> None:
+    """Write `<scale>/published.csv` below `top`, or below the checkout's `results/`."""
+    write_text(published_path(scale, top), text_of(verdicts(scale, top)))

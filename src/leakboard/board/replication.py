@@ -1,0 +1,114 @@
+"""Published against ours, for readers: the table in the README, and the three columns of `leakboard reproduce`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakboard import config
+from leakboard.board.records import write_text
+from leakboard.board.verdict import published_path
+from leakboard.config import Scale
+
+BEGIN, END = "<!-- replication:begin -->", "<!-- replication:end -->"
+VERDICTS = ("reproduced", "explained", "missed", "not run")
+MOST_LINES = 40
+IDENTITY = ["paper", "run", "metric", "where"]
+
+
+def read_verdicts(scale: Scale, results: Path | None = None) -> pd.DataFrame:
+    """`<scale>/published.csv`, text in text columns; an empty frame where there is none."""
+    path = published_path(scale, results)
+    if not path.exists():
+        return pd.DataFrame(columns=[*IDENTITY, "gates", "published", "ours", "low", "high", "n", "verdict", "gap"])
+    texts = {name: str for name in (*IDENTITY, "published", "verdict", "gap", "provenance")}
+    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={n: [""] for n in ("ours", "low", "high")})
+
+
+def replication_table(scale: Scale = "paper", results: Path | None = None) -> str:
+    """Markdown, at most `MOST_LINES` lines: verdicts counted per paper, then the gating ones, misses first."""
+    table = read_verdicts(scale, results)
+    lines = [f"| paper | {' | '.join(VERDICTS)} |", f"| --- |{' ---: |' * len(VERDICTS)}"]
+    for paper, entries in table.groupby("paper"):
+        counts = entries["verdict"].value_counts()
+        lines.append(f"| {_title(str(paper))} | {' | '.join(str(counts.get(name, 0)) for name in VERDICTS)} |")
+    gating = table[table["gates"].map(lambda value: str(value).lower() == "true")]
+    urgency = gating["verdict"].map({"missed": 0, "explained": 1, "reproduced": 2, "not run": 3})
+    listed = [
+        _line(row) for row in gating.assign(urgency=urgency).sort_values("urgency", kind="stable").to_dict("records")
+    ]
+    room = MOST_LINES - len(lines) - 3
+    if len(listed) > room:
+        more = f"- and {len(listed) - room + 1} more in `results/{scale}/published.csv`"
+        listed = [*listed[: max(room - 1, 0)], more]
+    heading = "Metric: published, ours [95 % interval] (n), verdict:"
+    return "\n".join([*lines, *(["", heading, "", *listed] if listed else [])])
+
+
+def _title(paper: str) -> str:
+    return f"{config.params(paper).title} (`{paper}`)" if paper in config.paper_names() else f"`{paper}`"
+
+
+def _line(row: dict[Any, Any]) -> str:
+    what = f"{row['paper']} {row['run']}, {row['metric']}"
+    return f"- {what}: {row['published']}, {interval_text(row)}, **{row['verdict']}**"
+
+
+def interval_text(row: dict[Any, Any]) -> str:
+    """`ours [low, high] (n)` of one row of `published.csv`; `-` where there is no number."""
+    ours, low, high = (float("nan" if row[name] == "" else row[name]) for name in ("ours", "low", "high"))
+    return "-" if math.isnan(ours) else f"{ours:.4g} [{low:.4g}, {high:.4g}] (n = {int(row['n'])})"
+
+
+def update_readme(path: Path, scale: Scale = "paper", results: Path | None = None) -> None:
+    """Put the replication table between the two marks of the file; ValueError where they are not both there."""
+    write_text(path, _renewed(path, scale, results))
+
+
+def readme_is_stale(path: Path, scale: Scale = "paper", results: Path | None = None) -> bool:
+    """Whether the table in the file is not the one that `published.csv` gives."""
+    return Path(path).read_text(encoding="utf-8") != _renewed(path, scale, results)
+
+
+def _renewed(path: Path, scale: Scale, results: Path | None) -> str:
+    text = Path(path).read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no {BEGIN} ... {END}")
+    return f"{before}{BEGIN}\n{replication_table(scale, results)}\n{END}{after}"
+
+
+def comparison(published_here: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:
+    """Two frames of verdicts -> paper, run, metric, published, committed, here, verdict; one row per row of `here`.
+
+    committed and here: `ours [low, high] (n)` as text. verdict: that of here; where the committed one differs, both.
+    """
+    there = dict(_keyed(committed))
+    compared = []
+    for key, row in _keyed(published_here):
+        before = there.get(key)
+        old = "not run" if before is None else str(before["verdict"])
+        compared.append(
+            {
+                **{name: row[name] for name in ("paper", "run", "metric", "published")},
+                "committed": "-" if before is None else interval_text(before),
+                "here": interval_text(row),
+                "verdict": row["verdict"] if row["verdict"] == old else f"{row['verdict']} (committed: {old})",
+            }
+        )
+    return pd.DataFrame(compared, columns=["paper", "run", "metric", "published", "committed", "here", "verdict"])
+
+
+def _keyed(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
+    """Each row with what identifies it; of several rows alike in that, the first, the second, ..."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    for row in table.to_dict("records"):
+        key = tuple(str(row[name]) for name in IDENTITY)
+        seen[key] += 1
+        yield (*key, str(seen[key])), row

@@ -1,0 +1,273 @@
+"""The boards: trial lines -> ranked rows -> `leaderboard.csv` and `leaderboard.md`. No torch.
+
+Ranked within one benchmark only, by its first metric. Controls, skipped variants and stale lines are shown, not ranked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from leakboard import config
+from leakboard.board import records
+from leakboard.board.aggregate import MEANS, RATES, REACHED, interval, metric_values, one_per_trial
+from leakboard.board.replication import comparison, readme_is_stale, replication_table, update_readme
+from leakboard.board.verdict import Estimate, estimate
+from leakboard.config import Benchmark, Scale
+
+__all__ = [
+    "board_around", "board_text", "comparison", "leaderboard", "markdown", "ranked", "readme_is_stale",
+    "replication_table", "rows", "shown", "threat_sentence", "update_readme", "write_leaderboard",
+]  # fmt: skip
+
+CONTROLS = "controls"
+QUALITY = tuple(metric for metric in MEANS if metric != "gradient_norm")
+COSTS = ("seconds", "evaluations", *REACHED)  # medians; comparable on one kind of device only
+LOWER_IS_BETTER = ("mse", "lpips", *COSTS)
+COLUMNS = (
+    "benchmark", "paper", "variant", "device_kind", "rank", "metric", "score", "score_low", "score_high", "n",
+    "failures", "labels", *(f"{metric}{end}" for metric in QUALITY for end in ("", "_low", "_high")), *COSTS,
+    "peak_bytes", "execution", "device", "attacker", "conduct", "sees", "knows", "note",
+)  # fmt: skip
+SEES = {
+    "gradient": "the gradient of one batch",
+    "update": "one client's model update after local training",
+    "sequence": "consecutive global models",
+    "participation": "the training rounds that it takes part in",
+    "released": "a released model",
+}
+
+
+def leaderboard(scale: Scale, results: Path | None = None) -> pd.DataFrame:
+    """Every board of one scale, `COLUMNS`: one row per (benchmark, paper, variant, device kind), best first per board.
+
+    results: the folder that holds `<scale>/`; without it that of the checkout.
+    """
+    boards = [board_around(name, scale, results=results) for name in _run_names()]
+    filled = [board for board in boards if len(board)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
+
+
+def _run_names() -> list[str]:
+    return sorted({run for paper in config.paper_names() for run in config.params(paper).runs})
+
+
+def board_around(
+    benchmark: str, scale: Scale, extra: pd.DataFrame | None = None, results: Path | None = None
+) -> pd.DataFrame:
+    """The board of one benchmark; with `extra` a further attack stands in it at its rank.
+
+    extra: that attack's trial lines (`records.COLUMNS`) or its rows, as `rows` makes them. They take the place of rows
+    of the same name.
+    """
+    question = config.benchmark(benchmark, scale)
+    found = [row for paper in config.paper_names() for row in _paper_rows(paper, question, results)]
+    board = pd.DataFrame(found, columns=list(COLUMNS))
+    if extra is not None and len(extra):
+        further = rows(str(extra["attack"].iloc[0]), question, extra) if "trial" in extra else extra
+        joined = pd.concat([further, board], ignore_index=True) if len(board) else further
+        board = joined.drop_duplicates(["paper", "variant", "device_kind"], keep="first")
+    return ranked(board)
+
+
+def _paper_rows(paper: str, benchmark: Benchmark, results: Path | None) -> list[dict[str, Any]]:
+    """The rows of one paper on one benchmark; none where its `params.yaml` does not name the benchmark."""
+    if benchmark.name not in config.params(paper).runs:
+        return []
+    path = records.results(benchmark.scale, paper, benchmark.name, results) / "trials.csv"
+    lines = records.read(path)
+    return list(_rows(paper, benchmark, lines, records.current(lines, records.present_keys(paper, benchmark))))
+
+
+def rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame) -> pd.DataFrame:
+    """Trial lines of one attack, all taken as current -> its rows of the board, not ranked yet."""
+    everything = pd.Series(True, index=lines.index, dtype=bool)
+    return pd.DataFrame(list(_rows(paper, benchmark, lines, everything)), columns=list(COLUMNS))
+
+
+def _rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame, current: pd.Series) -> Iterator[dict[str, Any]]:
+    counted = one_per_trial(lines[current])
+    for (variant, kind), every in lines.groupby(["variant", "device_kind"]):
+        chosen = counted[(counted["variant"] == variant) & (counted["device_kind"] == kind)]
+        score = _estimate(chosen, benchmark.metrics[0])
+        known = benchmark.threat.knows
+        yield {
+            "benchmark": benchmark.name,
+            "paper": paper,
+            "variant": variant,
+            "device_kind": kind,
+            "rank": "-",
+            "metric": benchmark.metrics[0],
+            **_named("score", score),
+            "n": len(chosen),
+            "failures": int(chosen["status"].isin(records.FAILURES).sum()),
+            "labels": _labels(chosen, known),
+            **{name: value for metric in QUALITY for name, value in _named(metric, _estimate(chosen, metric)).items()},
+            **{metric: _six(_estimate(chosen, metric).ours) for metric in COSTS},
+            "peak_bytes": _six(chosen["peak_bytes"].max()),
+            "execution": _joined(chosen["execution"]),
+            "device": _joined(chosen["device"]),
+            **benchmark.threat.model_dump(include={"attacker", "conduct", "sees"}),
+            "knows": " ".join(sorted(known)),
+            "note": _note(chosen, every[current[every.index]], every, benchmark.trials),
+        }
+
+
+def _estimate(lines: pd.DataFrame, metric: str) -> Estimate:
+    """Mean (cost: median) over one row's trials with its interval; of seconds over the trials that have them."""
+    if metric not in lines:
+        return Estimate()
+    values = metric_values(lines, metric)
+    if metric not in COSTS or metric in REACHED:
+        return estimate(values, metric)
+    timed = values[~np.isnan(values)]
+    return Estimate(float(np.median(timed)), *interval(timed, median=True), len(timed)) if len(timed) else Estimate()
+
+
+def _named(name: str, got: Estimate) -> dict[str, float]:
+    return {name: _six(got.ours), f"{name}_low": _six(got.low), f"{name}_high": _six(got.high)}
+
+
+def _six(value: float) -> float:
+    """Six significant digits, as the other files hold them."""
+    return float(f"{value:.6g}")
+
+
+def _joined(column: pd.Series) -> str:
+    return " + ".join(sorted(set(column) - {""}))
+
+
+def _labels(lines: pd.DataFrame, known: Iterable[str]) -> str:
+    """How the attack comes to the labels: given by the threat model, inferred by itself, or `-`: it reports none."""
+    if "labels" in known:
+        return "given"
+    return "inferred" if lines["label_accuracy"].notna().any() else "-"
+
+
+def _note(chosen: pd.DataFrame, current: pd.DataFrame, every: pd.DataFrame, trials: int) -> str:
+    """What a reader must know of a row: too few trials, why some failed or were skipped, lines left out as stale."""
+    parts = [f"{len(chosen)} of {trials} trials"] if 0 < len(chosen) < trials else []
+    failed = Counter(chosen.loc[chosen["status"].isin(records.FAILURES), "status"])
+    parts += [f"{count} {status.replace('_', ' ')}" for status, count in sorted(failed.items())]
+    skipped = current.loc[current["status"] == "skipped", "reason"]
+    parts += [f"skipped: {reason or 'no reason given'}" for reason in sorted(set(skipped))]
+    stale = len(every) - len(current)
+    parts += [f"{stale} stale line{'s' if stale > 1 else ''}"] if stale else []
+    return "; ".join(parts)
+
+
+def ranked(board: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one benchmark, best score first, with their ranks; equal scores share a rank.
+
+    An attack is ranked once: on the device kind with most trials, CUDA on a tie. Where the metric is a cost, only rows
+    of the kind that most rows were measured on are ranked.
+    """
+    if board.empty:
+        return board
+    metric = str(board["metric"].iloc[0])
+    ascending = metric in LOWER_IS_BETTER
+    place = _contenders(board, metric)["score"].rank(method="min", ascending=ascending)
+    rank = place.map(lambda value: str(int(value))).reindex(board.index).fillna("-")
+    order = board["score"] if ascending else -board["score"]
+    keys = board.assign(rank=rank, order=order).sort_values(["order", "paper", "variant", "device_kind"])
+    return keys.drop(columns="order").reset_index(drop=True)
+
+
+def _contenders(board: pd.DataFrame, metric: str) -> pd.DataFrame:
+    standing = board[(board["paper"] != CONTROLS) & board["score"].notna() & (board["n"] > 0)]
+    first = standing.assign(other=standing["device_kind"] != "cuda")
+    if metric in COSTS:
+        size = first.groupby("device_kind")["device_kind"].transform("size")
+        kinds = first.assign(size=size).sort_values(["size", "other", "device_kind"], ascending=[False, True, True])
+        return kinds[kinds["device_kind"] == kinds["device_kind"].iloc[0]] if len(kinds) else kinds
+    ordered = first.sort_values(["n", "other", "device_kind"], ascending=[False, True, True])
+    return ordered.drop_duplicates(["paper", "variant"])
+
+
+def board_text(table: pd.DataFrame) -> str:
+    """Rows as the CSV text that is committed."""
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def write_leaderboard(scale: Scale, results: Path | None = None) -> None:
+    """Write `<scale>/leaderboard.csv` and `.md` below `results`."""
+    table, folder = leaderboard(scale, results), (results or config.root() / "results") / scale
+    records.write_text(folder / "leaderboard.csv", board_text(table))
+    records.write_text(folder / "leaderboard.md", _page(table, scale))
+
+
+def _page(table: pd.DataFrame, scale: Scale) -> str:
+    parts = [
+        f"# Leaderboard, {scale} scale",
+        "Mean over all trials [95 % bootstrap interval]; a failed trial scores what noise scores. Costs are medians of "
+        "the attack alone. A rank holds within its table only; controls are shown and not ranked.",
+    ]
+    for name, board in table.groupby("benchmark", sort=False):
+        question = config.benchmark(str(name), scale)
+        parts += [f"## {name}", question.question.strip(), threat_sentence(question)]
+        parts += [f"Ranked by {question.metrics[0]}; n = {question.trials} trials.", markdown(shown(board, question))]
+    return "\n\n".join(parts) + "\n"
+
+
+def threat_sentence(benchmark: Benchmark) -> str:
+    """The threat model in one plain sentence."""
+    threat, size = benchmark.threat, benchmark.batch
+    who = f"{'An honest-but-curious' if threat.conduct == 'honest' else 'A malicious'} {threat.attacker}"
+    seen = f"{SEES[threat.sees]} ({size} image{'s' if size > 1 else ''})"
+    access = f" with {threat.access}-box access" if threat.sees == "released" else ""
+    known = [f"the {item.replace('_', ' ')}" for item in sorted(threat.knows)]
+    listed = " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known or ["nothing else"])
+    network, data = benchmark.network, benchmark.data
+    return f"{who} sees {seen}{access} of a {network.weights} {network.name} on {data.name} and knows {listed}."
+
+
+def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
+    """The rows of one board as text for readers: the benchmark's metrics with intervals, costs, notes."""
+    metrics = [metric for metric in dict.fromkeys((*benchmark.metrics, "psnr", "label_accuracy")) if metric in QUALITY]
+    columns: dict[str, list[str]] = {
+        "rank": board["rank"].tolist(),
+        "attack": (board["paper"] + " / " + board["variant"]).tolist(),
+    }
+    for metric in metrics:
+        columns[metric] = [
+            _cell(metric, *ends)
+            for ends in zip(*(board[f"{metric}{end}"] for end in ("", "_low", "_high")), strict=True)
+        ]
+    columns["labels"] = board["labels"].tolist()
+    columns["n"] = [str(n) for n in board["n"]]
+    columns["failed"] = [str(count) for count in board["failures"]]
+    for metric, name in (("seconds", "seconds"), ("evaluations", "evaluations"), ("seconds_to_20", "seconds to 20 dB")):
+        columns[name] = [number(metric, value) for value in board[metric]]
+    columns |= {"device": board["device_kind"].tolist(), "note": board["note"].tolist()}
+    dull = [
+        name
+        for name, cells in columns.items()
+        if name != "rank" and set(cells) <= ({"0"} if name == "failed" else {"-", ""})
+    ]
+    return pd.DataFrame({name: cells for name, cells in columns.items() if name not in dull})
+
+
+def _cell(metric: str, mean: float, low: float, high: float) -> str:
+    """`mean [low, high]`, or `-` where there is none."""
+    return "-" if math.isnan(mean) else f"{number(metric, mean)} [{number(metric, low)}, {number(metric, high)}]"
+
+
+def number(metric: str, value: float) -> str:
+    """One value of a metric in few digits; `-` for none, `inf` for never reached."""
+    if math.isnan(value):
+        return "-"
+    digits = ".1f" if metric == "psnr" else ".2f" if metric in (*RATES, "ssim", "lpips") else ".3g"
+    whole = metric not in QUALITY and math.isfinite(value) and abs(value) >= 100
+    return f"{value:.0f}" if whole else format(value, digits)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text as a compact markdown table."""
+    cells = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in cells)
