@@ -1,0 +1,198 @@
+"""Pictures: reconstructions beside the truth, quality over cost. The same input gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+
+from leakboard.board.aggregate import interval
+from leakboard.board.records import write_text
+
+MOST_COLUMNS = 10
+MOST_BYTES = 150_000
+# (columns, side of a picture in pixels): the first whose file is small enough is taken
+LAYOUTS = ((10, 84), (8, 84), (8, 64), (6, 64), (6, 48), (4, 48), (3, 32), (1, 32))
+GAP, LINE = 6, 13  # pixels between pictures; height of a line of text
+TRUTH = "truth"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#555555")
+DASHES = ("-", "--", ":", "-.")
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "leakboard", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6,
+    "axes.edgecolor": "#888888", "legend.frameon": False, "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+def grid(
+    path: Path, true: np.ndarray, rows: Mapping[str, np.ndarray], captions: Mapping[str, str] | None = None
+) -> None:
+    """Write a PNG: the truth above, one row per variant below, the PSNR in dB under each picture.
+
+    true and each of `rows`: (n, C, H, W) in [0, 1], C = 1 or 3, matched pairwise; an image that is not finite is left
+    blank. captions: what to write for a variant. Black is 0 and white is 1 in every picture; pixels are enlarged by
+    repetition. At most `MOST_COLUMNS` pictures a row and `MOST_BYTES`: where need be, fewer and smaller ones.
+    """
+    true = np.asarray(true, dtype=float)
+    named = {(captions or {}).get(name, name): np.asarray(images, dtype=float) for name, images in rows.items()}
+    wrong = {name: images.shape for name, images in named.items() if images.shape != true.shape}
+    if true.ndim != 4 or true.shape[1] not in (1, 3) or wrong:
+        raise ValueError(f"truth has shape {true.shape}, expected (n, 1 or 3, H, W); of another shape: {wrong}")
+    content = b""
+    for columns, side in LAYOUTS:
+        content = _png(_sheet(true[:columns], {name: images[:columns] for name, images in named.items()}, side))
+        if len(content) <= MOST_BYTES:
+            break
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _png(sheet: Any) -> bytes:
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _sheet(true: np.ndarray, rows: Mapping[str, np.ndarray], side: int) -> Any:
+    """The whole picture as a PIL image, grey when all images are."""
+    from PIL import Image, ImageDraw
+
+    tiles = {name: [_tile(image, side) for image in images] for name, images in {TRUTH: true, **rows}.items()}
+    height, width = tiles[TRUTH][0].shape[:2]
+    font = _font(10)
+    margin = int(max(font.getlength(name) for name in tiles)) + 2 * GAP
+    size = (margin + len(true) * (width + GAP), GAP + len(tiles) * (height + LINE + GAP))
+    sheet = Image.new("L" if true.shape[1] == 1 else "RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (name, line) in enumerate(tiles.items()):
+        top = GAP + row * (height + LINE + GAP)
+        draw.text((GAP, top + height // 2), name, fill="black", font=font, anchor="lm")
+        for column, tile in enumerate(line):
+            left = margin + column * (width + GAP)
+            sheet.paste(Image.fromarray(tile), (left, top))
+            draw.rectangle((left - 1, top - 1, left + width, top + height), outline="#bbbbbb")
+            if name != TRUTH:
+                text = _psnr_text(true[column], rows[name][column])
+                draw.text((left + width // 2, top + height + 2), text, fill="#444444", font=_font(9), anchor="mt")
+    return sheet
+
+
+def _font(size: int) -> Any:
+    """The typeface that comes with matplotlib: the same on every machine."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _tile(image: np.ndarray, side: int) -> np.ndarray:
+    """(C, H, W) in [0, 1] -> (h, w) or (h, w, 3) bytes: every pixel repeated, or every k-th taken, to fit `side`."""
+    seen = np.where(np.isfinite(image).all(), np.clip(np.nan_to_num(image), 0, 1), 1.0)
+    pixels = np.round(seen * 255).astype(np.uint8).transpose(1, 2, 0)
+    largest = max(pixels.shape[:2])
+    if largest > side:
+        step = -(-largest // side)
+        pixels = pixels[::step, ::step]
+    else:
+        pixels = pixels.repeat(side // largest, axis=0).repeat(side // largest, axis=1)
+    return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _psnr_text(true: np.ndarray, got: np.ndarray) -> str:
+    """PSNR in dB with one digit, capped at 100; `-` where there is no image."""
+    if not np.isfinite(got).all():
+        return "-"
+    error = float(np.mean((np.clip(got, 0, 1) - true) ** 2))
+    return f"{min(-10 * np.log10(error), 100.0) if error > 0 else 100.0:.1f}"
+
+
+def curves(target: Path | IO[str], frame: pd.DataFrame) -> None:
+    """Write an SVG: PSNR against gradient evaluations, one line per variant, its 95 % bootstrap band over trials.
+
+    frame: lines of `curve.csv`. A trial that ended keeps its last value, so each point is a mean over all trials. Of
+    several device kinds that with most trials is drawn, CUDA on a tie.
+    """
+
+    def draw(axes: Any) -> None:
+        for index, (variant, lines) in enumerate(frame.groupby("variant")):
+            x, values = _along(_one_kind(lines))
+            bands = np.array([interval(column) for column in values.T])
+            colour = COLOURS[index % len(COLOURS)]
+            dash = DASHES[index // len(COLOURS) % len(DASHES)]
+            axes.fill_between(x, bands[:, 0], bands[:, 1], color=colour, alpha=0.15, linewidth=0)
+            axes.plot(x, values.mean(axis=0), dash, color=colour, label=str(variant), linewidth=1.5)
+        axes.set(xscale="log", xlabel="gradient evaluations", ylabel="PSNR (dB)")
+        axes.figure.legend(loc="outside right upper")
+
+    _write(target, _svg(draw))
+
+
+def _one_kind(lines: pd.DataFrame) -> pd.DataFrame:
+    trials = lines.groupby("device_kind")["trial"].nunique().to_dict()
+    best = max(trials, key=lambda kind: (trials[kind], kind == "cuda", kind))
+    return lines[lines["device_kind"] == best]
+
+
+def _along(lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """One variant's snapshots -> evaluations (k,) and PSNR (trials, k): each trial's last value so far.
+
+    The points are all evaluations at which some trial has a snapshot, from where on every trial has one.
+    """
+    trials = [one.sort_values("evaluations") for _, one in lines.groupby("trial")]
+    start = max(one["evaluations"].iloc[0] for one in trials)
+    x = np.unique(np.append(lines.loc[lines["evaluations"] >= start, "evaluations"].to_numpy(dtype=float), start))
+    last = [np.searchsorted(one["evaluations"].to_numpy(), x, side="right") - 1 for one in trials]
+    values = [one["psnr"].to_numpy(dtype=float)[at] for one, at in zip(trials, last, strict=True)]
+    return x, np.array(values)
+
+
+def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
+    """Write an SVG: the ranking metric with its interval against the median seconds, one point per row of a board."""
+
+    def draw(axes: Any) -> None:
+        for index, row in enumerate(_drawable(board)):
+            ends = [[row["score"] - row["score_low"]], [row["score_high"] - row["score"]]]
+            label = f"{row['paper']} / {row['variant']} ({row['device_kind']})"
+            mark = "o" if row["rank"] != "-" else "x"
+            colour = COLOURS[index % len(COLOURS)]
+            axes.errorbar([row["seconds"]], [row["score"]], yerr=ends, fmt=mark, color=colour, label=label)
+        metric = str(board["metric"].iloc[0])
+        axes.set(xscale="log", xlabel="seconds per trial (median)", ylabel="PSNR (dB)" if metric == "psnr" else metric)
+        axes.figure.legend(loc="outside right upper")
+
+    _write(target, _svg(draw))
+
+
+def _drawable(board: pd.DataFrame) -> Iterator[dict[Any, Any]]:
+    wanted = ["score", "score_low", "score_high", "seconds"]
+    finite = np.isfinite(board[wanted].to_numpy(dtype=float)).all(axis=1)
+    yield from board[finite & (board["seconds"] > 0).to_numpy()].to_dict("records")
+
+
+def _svg(draw: Any) -> str:
+    """A figure on which `draw(axes)` has drawn, as SVG text."""
+    from matplotlib import style
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(7.2, 3.2))
+        FigureCanvasSVG(figure)
+        draw(figure.subplots())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _write(target: Path | IO[str], text: str) -> None:
+    if isinstance(target, (str, Path)):
+        write_text(Path(target), text)
+    else:
+        target.write(text)
