@@ -1,7 +1,7 @@
 """The content folders as typed objects: `benchmarks/*.yaml`, `baselines/*/params.yaml` and `published.yaml`.
 
-Everything that changes a number is declared here and nothing else is accepted: an unknown key is an error that names the
-file and the key.
+Everything that changes a number is declared here and nothing else is accepted: an unknown key is an error that names
+the file and the key.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from leakboard.yaml12 import Yaml12
 
 T = TypeVar("T", bound="Strict")
 Scale = Literal["quick", "paper"]
@@ -229,7 +231,7 @@ def root() -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=Yaml12)
     except FileNotFoundError:
         known = sorted(p.stem for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ConfigError(f"{path} does not exist" + (f"; there are: {', '.join(known)}" if known else "")) from None

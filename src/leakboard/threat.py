@@ -67,7 +67,7 @@ class Seen:
 
     model: a private copy of the victim's network, in the victim's mode, normalisation included (input in [0, 1]).
     loss: the victim's own loss object, `loss(logits, labels) -> scalar`; labels are classes (B,) or probabilities.
-    shape: (B, C, H, W) of the secret batch. labels: (B,) when the threat model gives them, in no useful order for B > 1.
+    shape: (B, C, H, W) of the secret batch. labels: (B,) when the threat model gives them, sorted.
     budget: gradient evaluations that the benchmark allows; every pass through `model` counts as one.
     """
 
@@ -135,7 +135,7 @@ class Turn:
         expected = self.model.state_dict()
         wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
         if wrong or len(state) != len(expected):
-            raise ValueError(f"submitted state does not fit the global model; wrong or missing: {wrong or 'extra keys'}")
+            raise ValueError(f"the submitted state does not fit the global model: {wrong or 'extra keys'}")
         self.answer = copy.deepcopy(state)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +16,7 @@ from leakboard.board.records import write_text
 MOST_COLUMNS = 10
 MOST_BYTES = 150_000
 # (columns, side of a picture in pixels): the first whose file is small enough is taken
-LAYOUTS = ((10, 84), (8, 84), (8, 64), (6, 64), (6, 48), (4, 48), (3, 32), (1, 32))
+LAYOUTS = ((10, 84), (8, 84), (8, 64), (6, 64), (4, 64), (4, 48), (2, 48), (1, 32))
 GAP, LINE = 6, 13  # pixels between pictures; height of a line of text
 TRUTH = "truth"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#555555")
@@ -128,7 +128,8 @@ def curves(target: Path | IO[str], frame: pd.DataFrame) -> None:
             dash = DASHES[index // len(COLOURS) % len(DASHES)]
             axes.fill_between(x, bands[:, 0], bands[:, 1], color=colour, alpha=0.15, linewidth=0)
             axes.plot(x, values.mean(axis=0), dash, color=colour, label=str(variant), linewidth=1.5)
-        axes.set(xscale="log", xlabel="gradient evaluations", ylabel="PSNR (dB)")
+        axes.set(xlabel="gradient evaluations", ylabel="PSNR (dB)")
+        _logarithmic(axes)
         axes.figure.legend(loc="outside right upper")
 
     _write(target, _svg(draw))
@@ -157,23 +158,36 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
     """Write an SVG: the ranking metric with its interval against the median seconds, one point per row of a board."""
 
     def draw(axes: Any) -> None:
-        for index, row in enumerate(_drawable(board)):
+        for index, row in enumerate(drawable(board)):
             ends = [[row["score"] - row["score_low"]], [row["score_high"] - row["score"]]]
             label = f"{row['paper']} / {row['variant']} ({row['device_kind']})"
             mark = "o" if row["rank"] != "-" else "x"
             colour = COLOURS[index % len(COLOURS)]
             axes.errorbar([row["seconds"]], [row["score"]], yerr=ends, fmt=mark, color=colour, label=label)
         metric = str(board["metric"].iloc[0])
-        axes.set(xscale="log", xlabel="seconds per trial (median)", ylabel="PSNR (dB)" if metric == "psnr" else metric)
+        axes.set(xlabel="seconds per trial (median)", ylabel="PSNR (dB)" if metric == "psnr" else metric)
+        _logarithmic(axes)
         axes.figure.legend(loc="outside right upper")
 
     _write(target, _svg(draw))
 
 
-def _drawable(board: pd.DataFrame) -> Iterator[dict[Any, Any]]:
+def drawable(board: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The rows of a board that have a finite score and a time."""
     wanted = ["score", "score_low", "score_high", "seconds"]
     finite = np.isfinite(board[wanted].to_numpy(dtype=float)).all(axis=1)
-    yield from board[finite & (board["seconds"] > 0).to_numpy()].to_dict("records")
+    return board[finite & (board["seconds"] > 0).to_numpy()].to_dict("records")
+
+
+def _logarithmic(axes: Any) -> None:
+    """A logarithmic x axis with plain numbers; 2 and 5 are marked too where it spans less than two decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high >= 100 * low else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _svg(draw: Any) -> str:

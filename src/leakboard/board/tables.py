@@ -23,7 +23,7 @@ from leakboard.config import Benchmark, Scale
 
 __all__ = [
     "board_around", "board_text", "comparison", "leaderboard", "markdown", "ranked", "readme_is_stale",
-    "replication_table", "rows", "shown", "threat_sentence", "update_readme", "write_leaderboard",
+    "replication_table", "rows", "run_names", "shown", "threat_sentence", "update_readme", "write_leaderboard",
 ]  # fmt: skip
 
 CONTROLS = "controls"
@@ -49,12 +49,12 @@ def leaderboard(scale: Scale, results: Path | None = None) -> pd.DataFrame:
 
     results: the folder that holds `<scale>/`; without it that of the checkout.
     """
-    boards = [board_around(name, scale, results=results) for name in _run_names()]
+    boards = [board_around(name, scale, results=results) for name in run_names()]
     filled = [board for board in boards if len(board)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
 
 
-def _run_names() -> list[str]:
+def run_names() -> list[str]:
     return sorted({run for paper in config.paper_names() for run in config.params(paper).runs})
 
 

@@ -1,0 +1,56 @@
+"""Networks as plain functions: `build(name, shape, classes, ...) -> Module` over images in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from leakboard.models.convnet import convnet
+from leakboard.models.lenet import lenet_relu, lenet_sigmoid
+from leakboard.models.resnet import resnet20
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "lenet_sigmoid": lenet_sigmoid,
+    "lenet_relu": lenet_relu,
+    "convnet": convnet,
+    "resnet20": resnet20,
+}
+
+NORMALISATION = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std per channel. Part of the model, so victim and attack cannot disagree on it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+def build(name: str, shape: tuple[int, int, int], classes: int, width: int | None = None) -> nn.Module:
+    """The network `name` for images of `shape` = (C, H, W), with PyTorch's default initialisation."""
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; there are: {', '.join(sorted(NETWORKS))}")
+    return NETWORKS[name](shape, classes) if width is None else NETWORKS[name](shape, classes, width)
+
+
+def normalised(network: nn.Module, kind: str) -> nn.Module:
+    """The network with its normalisation in front; `none` leaves it as it is."""
+    return network if kind == "none" else nn.Sequential(Normalise(*NORMALISATION[kind]), network)
+
+
+@torch.no_grad()
+def uniform_(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Every weight and bias from U(-0.5, 0.5), in parameter order (the DLG and iDLG papers' networks)."""
+    for parameter in network.parameters():
+        parameter.copy_(torch.rand(parameter.shape, generator=generator) - 0.5)
+    return network

@@ -1,0 +1,80 @@
+"""What an attack is, and how a file becomes one.
+
+An attack is a frozen dataclass of hyper-parameters with a method `reconstruct(self, seen, rng)`. The annotation of
+`seen` is its registration: it names the kind of observation that the attack works on. Nothing else is registered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import sys
+import typing
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Generator, nn
+
+from leakboard.threat import Public, Reconstruction, Seen
+
+
+class AttackError(ValueError):
+    """A file that is no attack, or settings that the attack does not have."""
+
+
+class Attack(Protocol):
+    """The one method that every attack has.
+
+    Optional, found by name: `skips(benchmark) -> str | None` (a reason, shown on the board), `craft(model, rng) ->
+    Module` (a malicious server: what it sends out), `prepare(public, rng) -> None` (train a prior; timed apart).
+    """
+
+    def reconstruct(self, seen: Any, rng: Generator) -> Reconstruction: ...
+
+
+def load(path: Path) -> type[Attack]:
+    """The one class with a `reconstruct` that the file at `path` defines. AttackError says what is wrong with it."""
+    if not path.is_file():
+        raise AttackError(f"{path} does not exist")
+    name = f"leakboard_attack_{path.resolve().parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise AttackError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == name]
+    found = [c for c in classes if hasattr(c, "reconstruct")]
+    if len(found) != 1:
+        raise AttackError(f"{path} defines {len(found)} classes with a method `reconstruct`, expected one")
+    accepts(found[0])
+    return found[0]
+
+
+def accepts(attack: type[Attack]) -> type[Seen]:
+    """The kind of observation the attack works on: the annotation of `seen`."""
+    kind = typing.get_type_hints(attack.reconstruct).get("seen")
+    if not (inspect.isclass(kind) and issubclass(kind, Seen)):
+        raise AttackError(f"{attack.__name__}.reconstruct: `seen` is annotated {kind}, expected a kind of Seen")
+    return kind
+
+
+def configure(attack: type[Attack], settings: dict[str, Any]) -> Attack:
+    """The attack with these hyper-parameters. AttackError names an unknown one."""
+    fields = {field.name for field in dataclasses.fields(attack)} if dataclasses.is_dataclass(attack) else set()
+    unknown = set(settings) - fields
+    if unknown:
+        raise AttackError(f"{attack.__name__} has no setting {sorted(unknown)}; it has: {', '.join(sorted(fields))}")
+    return attack(**settings)
+
+
+def craft(attack: Attack, model: nn.Module, rng: Generator) -> nn.Module:
+    """What a malicious server sends out: the attack's own choice, or the model as it is."""
+    return attack.craft(model, rng) if hasattr(attack, "craft") else model
+
+
+def prepare(attack: Attack, public: Public | None, rng: Generator) -> None:
+    """Let the attack train or load its prior."""
+    if hasattr(attack, "prepare"):
+        attack.prepare(public, rng)

@@ -1,0 +1,150 @@
+"""One HTML page per scale, complete in itself: verdicts, boards, curves, pictures, machines."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakboard import config
+from leakboard.board import figures, records, tables, verdict
+from leakboard.board.replication import VERDICTS, interval_text
+from leakboard.config import Benchmark, Scale
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+MACHINE = ["device_kind", "device", "torch", "cuda", "threads", "commit", "dirty"]
+CURVE_CAPTION = "Quality over cost: mean PSNR after so many gradient evaluations, with its 95 % interval over trials."
+COST_CAPTION = "Score of each row against its median seconds per trial; crosses are rows without a rank."
+
+
+def write_all(scale: Scale, results: Path | None = None) -> Path:
+    """Write the verdicts, the leaderboard and the page; returns where the page is."""
+    verdict.write_verdicts(scale, results)
+    tables.write_leaderboard(scale, results)
+    return report(scale, results=results)
+
+
+def report(scale: Scale, out: Path | None = None, results: Path | None = None) -> Path:
+    """Write the page of one scale and return its path.
+
+    out: the file; without it `build/report/<scale>.html`, or `report/<scale>.html` below `results` where that is given.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    judged = verdict.verdicts(scale, results)
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    page = template.render(
+        scale=scale,
+        counted=_counted(judged),
+        verdicts=[_verdict(row) for row in judged.to_dict("records")],
+        sections=_sections(scale, results),
+        machines=_machines(scale, results),
+    )
+    path = Path(out) if out else (results or config.root() / "build") / "report" / f"{scale}.html"
+    records.write_text(path, page)
+    return path
+
+
+def _counted(judged: pd.DataFrame) -> str:
+    counts = Counter(judged["verdict"])
+    return "Published numbers and claims: " + ", ".join(f"{counts[name]} {name}" for name in VERDICTS) + "."
+
+
+def _verdict(row: dict[Any, Any]) -> dict[str, str]:
+    shown = {name: str(row[name]) for name in ("paper", "run", "where", "provenance", "metric", "published", "gap")}
+    return {
+        **shown,
+        "ours": interval_text(row),
+        "tolerance": f"{row['tolerance']:.3g}",
+        "verdict": row["verdict"],
+        "gates": "yes" if row["gates"] else "no",
+    }
+
+
+def _sections(scale: Scale, results: Path | None) -> list[dict[str, Any]]:
+    """What the page says of each benchmark that has rows."""
+    boards = {name: tables.board_around(name, scale, results=results) for name in tables.run_names()}
+    return [_section(config.benchmark(name, scale), board, results) for name, board in boards.items() if len(board)]
+
+
+def _section(benchmark: Benchmark, board: pd.DataFrame, results: Path | None) -> dict[str, Any]:
+    shown = tables.shown(board, benchmark)
+    papers = [paper for paper in config.paper_names() if benchmark.name in config.params(paper).runs]
+    return {
+        "name": benchmark.name,
+        "question": benchmark.question.strip(),
+        "threat": tables.threat_sentence(benchmark),
+        "metric": benchmark.metrics[0],
+        "trials": benchmark.trials,
+        "columns": list(shown.columns),
+        "lines": shown.to_numpy().tolist(),
+        "figures": _figures(benchmark, board, papers, results),
+        "grids": [grid for paper in papers for grid in _grid(benchmark, paper, results)],
+    }
+
+
+def _figures(
+    benchmark: Benchmark, board: pd.DataFrame, papers: list[str], results: Path | None
+) -> list[dict[str, Any]]:
+    drawn = []
+    snapshots = _snapshots(benchmark, papers, results)
+    if len(snapshots):
+        buffer = io.StringIO()
+        figures.curves(buffer, snapshots)
+        drawn.append({"svg": _inline(buffer.getvalue(), f"{benchmark.name}-curve"), "caption": CURVE_CAPTION})
+    if figures.drawable(board):
+        buffer = io.StringIO()
+        figures.quality_against_cost(buffer, board)
+        drawn.append({"svg": _inline(buffer.getvalue(), f"{benchmark.name}-cost"), "caption": COST_CAPTION})
+    return drawn
+
+
+def _snapshots(benchmark: Benchmark, papers: list[str], results: Path | None) -> pd.DataFrame:
+    """The lines of every paper's `curve.csv` for variants that it has today; `variant` names the paper too."""
+    found = []
+    for paper in papers:
+        path = records.results(benchmark.scale, paper, benchmark.name, results) / "curve.csv"
+        if path.exists():
+            lines = pd.read_csv(path, dtype={"variant": str, "device_kind": str})
+            kept = lines[lines["variant"].isin(list(config.params(paper).variants_on(benchmark.name)))]
+            found.append(kept.assign(variant=paper + " / " + kept["variant"]))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _inline(svg: str, name: str) -> Any:
+    """SVG text as a part of a page: without its prologue, and with ids that no other figure of the page has."""
+    from markupsafe import Markup
+
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(url\(#|href="#)', rf"\1{name}-", body)
+    return Markup(body.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1))
+
+
+def _grid(benchmark: Benchmark, paper: str, results: Path | None) -> list[dict[str, str]]:
+    """The paper's picture as a data URI, if it has one."""
+    path = records.results(benchmark.scale, paper, benchmark.name, results) / "grid.png"
+    if not path.exists():
+        return []
+    source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    caption = f"{config.params(paper).title}: the truth above, reconstructions below, PSNR in dB under each."
+    return [{"source": source, "caption": caption}]
+
+
+def _machines(scale: Scale, results: Path | None) -> dict[str, Any]:
+    """Which machines the current trial lines come from, and how many trials each ran."""
+    places = [(run, paper) for run in tables.run_names() for paper in config.paper_names()]
+    lines = [_current(scale, paper, run, results) for run, paper in places if run in config.params(paper).runs]
+    columns = [*(name.replace("_", " ") for name in MACHINE), "trials"]
+    every = pd.concat([one[MACHINE] for one in lines if len(one)] or [records.frame()[MACHINE]])
+    counts = every.assign(threads=every["threads"].map("{:.0f}".format)).groupby(MACHINE, dropna=False).size()
+    return {"columns": columns, "lines": [[*map(str, named), str(count)] for named, count in counts.items()]}
+
+
+def _current(scale: Scale, paper: str, run: str, results: Path | None) -> pd.DataFrame:
+    return records.current_lines(records.results(scale, paper, run, results), paper, config.benchmark(run, scale))

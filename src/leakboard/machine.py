@@ -1,0 +1,67 @@
+"""Where a number came from: device, versions, commit. And the settings under which numbers are repeatable."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+THREADS = 1  # per process: small networks gain nothing from more, and several processes share a machine fairly
+
+
+def settle(threads: int = THREADS) -> None:
+    """One thread, deterministic kernels, no TF32: what every process that attacks runs under."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def device_of(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. ValueError when CUDA is asked for and absent."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("device cuda asked for, but torch finds none")
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> dict[str, object]:
+    """The machine columns of a trial line."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device_kind": device.type,
+        "device": name,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@functools.cache
+def commit() -> tuple[str, bool]:
+    """(commit, whether code or content differ from it); ("", True) outside a checkout."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head, bool(_git("status", "--porcelain", "--", "src", "baselines", "benchmarks"))
+    except (OSError, subprocess.CalledProcessError):
+        return "", True
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,51 @@
+"""ResNet-20 for 32x32 images (He et al. 2016, section 4.2): parameter-free shortcuts, three stages of three blocks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with batch norm around a shortcut that strides and pads channels with zeros (option A)."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.stride, self.padding = stride, (after - before) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        short = x[:, :, :: self.stride, :: self.stride]
+        return F.relu(out + F.pad(short, (0, 0, 0, 0, self.padding, self.padding)))
+
+
+class ResNet20(nn.Module):
+    """Parameter names are those of the public CIFAR-10 weights, which load without renaming."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(shape[0], width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, 1)
+        self.layer2 = _stage(width, 2 * width, 2)
+        self.layer3 = _stage(2 * width, 4 * width, 2)
+        self.linear = nn.Linear(4 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(torch.mean(x, dim=(2, 3)))
+
+
+def _stage(before: int, after: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(Block(before, after, stride), Block(after, after, 1), Block(after, after, 1))
+
+
+def resnet20(shape: tuple[int, int, int], classes: int, width: int = 16) -> nn.Module:
+    """Width 16 is He's network; width 64 is the "ResNet20-4" of Inverting Gradients up to its shortcuts."""
+    return ResNet20(shape, classes, width)

@@ -1,0 +1,233 @@
+"""The protocol of one trial, top to bottom: secret -> leak -> clock -> reconstruct -> clock -> score -> record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from leakboard import ENGINE, machine
+from leakboard.attack import contract
+from leakboard.attack.clock import Clock, limit, peak_bytes, reset_peak
+from leakboard.board.records import attack_sha
+from leakboard.config import Benchmark, digest
+from leakboard.rng import generator, seed_of
+from leakboard.score import Scores, curve, match, score, time_to
+from leakboard.threat import BudgetSpent, Public, Reconstruction, Seen
+from leakboard.victim.leak import leak, threat_model
+from leakboard.victim.network import network
+from leakboard.victim.secrets import Secret, public, secret, shape_and_classes
+from leakboard.victim.training import state_sha
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to run. Picklable: the attack is a path and settings, never a class."""
+
+    benchmark: Benchmark
+    attack: str
+    variant: str
+    path: Path
+    settings: dict[str, Any]
+    attack_version: int
+    trial: int
+    device: str = "cpu"
+    commit: tuple[str, bool] = ("", True)
+
+
+@dataclass
+class Outcome:
+    """What a trial leaves: its line of `trials.csv`, its quality curve, and the images for the grid (B, C, H, W)."""
+
+    line: dict[str, Any]
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    true: Tensor | None = None
+    got: Tensor | None = None
+
+
+@dataclass
+class Snapshot:
+    """A copy of the dummy images at one step; evaluations and seconds as spent so far."""
+
+    step: int
+    evaluations: int
+    seconds: float
+    loss: float
+    images: Tensor
+
+
+class Meter:
+    """Counts every pass through the attack's private model, and keeps the snapshots that the attack offers."""
+
+    def __init__(self, seen: Seen, clock: Clock) -> None:
+        self.evaluations, self.clock, self.snapshots = 0, clock, []
+        self.budget = seen.budget
+        seen.model.register_forward_hook(self._count)
+        seen.observer = self._keep
+
+    def _count(self, *_: object) -> None:
+        self.evaluations += 1
+        if self.budget is not None and self.evaluations > self.budget:
+            raise BudgetSpent(f"more than the {self.budget} gradient evaluations of the benchmark")
+
+    def _keep(self, step: int, images: Tensor, loss: Tensor | float) -> None:
+        with self.clock.paused():
+            copy = images.detach().float().cpu().clone()
+            self.snapshots.append(Snapshot(step, self.evaluations, self.clock.total, float(loss), copy.clamp(0, 1)))
+
+
+def attempt(job: Job) -> Outcome:
+    """Run one trial. Whatever the attack does, there is an outcome: a failed trial scores what noise scores."""
+    benchmark, device = job.benchmark, machine.device_of(job.device)
+    attack = contract.configure(contract.load(job.path), job.settings)
+    reason = skip_reason(attack, benchmark)
+    if reason is not None:
+        return Outcome({**_identity(job, device), "status": "skipped", "reason": reason})
+    hidden, pool = secret(benchmark, job.trial), public(benchmark)
+    model = network(benchmark, job.trial).to(device)
+    if benchmark.threat.conduct == "malicious":
+        model = contract.craft(attack, model, generator("craft", benchmark.seed, job.trial)).to(device)
+    shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
+    seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1])
+    line = {**_identity(job, device), **_observed(hidden, model, seen)}
+    clock, prepared = Clock(device), Clock(device)
+    with prepared.running():
+        contract.prepare(attack, shown, generator("prepare", benchmark.seed))
+    meter = Meter(seen, clock)
+    reset_peak(device)
+    got, status = reconstruct(attack, seen, clock, benchmark, generator("attack", benchmark.seed, job.trial))
+    line |= {"prepare_seconds": prepared.total, "seconds": clock.total, "peak_bytes": peak_bytes(device)}
+    line |= {"evaluations": got.info.get("gradient_evaluations", meter.evaluations), **status}
+    line |= {"restarts": got.info.get("restarts"), "loss": got.info.get("loss")}
+    return judged(job, line, hidden, got, meter.snapshots)
+
+
+def skip_reason(attack: contract.Attack, benchmark: Benchmark) -> str | None:
+    """Why this attack does not run here: another kind of observation, or the attack's own reason."""
+    kind, offered = contract.accepts(type(attack)), threat_model(benchmark).sees
+    if not issubclass(offered, kind):
+        return f"works on {kind.__name__}, the benchmark shows {offered.__name__}"
+    return attack.skips(benchmark) if hasattr(attack, "skips") else None
+
+
+def reconstruct(
+    attack: contract.Attack, seen: Seen, clock: Clock, benchmark: Benchmark, rng: torch.Generator
+) -> tuple[Reconstruction, dict[str, Any]]:
+    """The attack under its clock. Nothing that it was given may change; a fault of any kind hands in no image."""
+    before = fingerprint(seen)
+    try:
+        with limit(benchmark.timeout_seconds), clock.running():
+            got = attack.reconstruct(seen, rng)
+        got = got.checked(seen.shape)
+        changed = before.keys() - {key for key, value in fingerprint(seen).items() if value == before[key]}
+        if changed:
+            raise RuntimeError(f"the attack changed {', '.join(sorted(changed))}")
+        return got, {"status": "ok"}
+    except TimeoutError as error:
+        status = {"status": "timeout", "reason": str(error)}
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        status = {"status": "out_of_memory", "reason": str(error).split("\n")[0]}
+    except Exception as error:
+        status = {"status": "failed", "reason": f"{type(error).__name__}: {error}".split("\n")[0]}
+    nothing = torch.empty(0, *seen.shape[1:])
+    return Reconstruction(nothing, None if seen.labels is not None else torch.empty(0, dtype=torch.long)), status
+
+
+def fingerprint(seen: Seen) -> dict[str, str]:
+    """Hashes of all that an attack must leave as it is: global randomness, the model, the observation."""
+    parts = {
+        "the global random state": [torch.random.get_rng_state()],
+        "its model": list(_tensors(seen.model.state_dict())),
+    }
+    rest = {
+        name: value for name, value in vars(seen).items() if name not in ("model", "loss", "observer", "turns", "query")
+    }
+    parts["its observation"] = list(_tensors(rest))
+    return {name: _sha(tensors) for name, tensors in parts.items()}
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif hasattr(value, "__dict__"):
+        yield from _tensors(vars(value))
+
+
+def _sha(tensors: list[Tensor]) -> str:
+    sha = hashlib.sha256()
+    for tensor in tensors:
+        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:12]
+
+
+def judged(job: Job, line: dict[str, Any], hidden: Secret, got: Reconstruction, snapshots: list[Snapshot]) -> Outcome:
+    """Score the reconstruction against the truth: the only place where the two meet."""
+    noise = torch.rand(hidden.images.shape, generator=generator("noise", job.benchmark.seed, job.trial))
+    with_lpips = job.benchmark.scale == "paper"
+    scores = score(hidden.images, hidden.labels, got.images, got.labels, noise, with_lpips)
+    rows = curve(snapshots, hidden.images, noise)
+    seconds, evaluations = time_to(rows)
+    label_only = line["status"] == "ok" and not len(got.images) and got.labels is not None
+    if not label_only:
+        line |= scores.summary() | _each(scores) | {"seconds_to_20": seconds, "evaluations_to_20": evaluations}
+    else:
+        line |= {"label_accuracy": scores.summary()["label_accuracy"]}
+    where = {"variant": job.variant, "trial": job.trial, "device_kind": line["device_kind"]}
+    index = match(hidden.images, got.images)
+    shown = torch.stack([got.images[k] if k >= 0 else noise[i] for i, k in enumerate(index.tolist())])
+    return Outcome(line, [{**where, **row} for row in rows], hidden.images, shown)
+
+
+def lost(job: Job) -> Outcome:
+    """The outcome of a trial whose process died twice: a failure that scores what noise scores."""
+    device = machine.device_of(job.device)
+    hidden = secret(job.benchmark, job.trial)
+    line = {**_identity(job, device), **_observed(hidden, network(job.benchmark, job.trial), None)}
+    line |= {"status": "failed", "reason": "the worker process died twice on this trial"}
+    labels = None if "labels" in job.benchmark.threat.knows else torch.empty(0, dtype=torch.long)
+    return judged(job, line, hidden, Reconstruction(torch.empty(0, *hidden.images.shape[1:]), labels), [])
+
+
+def _each(scores: Scores) -> dict[str, list[float]]:
+    return {"mse_each": scores.mse, "psnr_each": scores.psnr}
+
+
+def _identity(job: Job, device: torch.device) -> dict[str, Any]:
+    benchmark = job.benchmark
+    return {
+        "attack": job.attack,
+        "variant": job.variant,
+        "benchmark": benchmark.name,
+        "scale": benchmark.scale,
+        "benchmark_version": benchmark.version,
+        "benchmark_hash": benchmark.hash,
+        "attack_version": job.attack_version,
+        "attack_sha": attack_sha(job.path),
+        "settings_hash": digest(job.settings),
+        "engine": ENGINE,
+        "trial": job.trial,
+        "seed": seed_of("attack", benchmark.seed, job.trial),
+        "execution": "loop",
+        "commit": job.commit[0],
+        "dirty": job.commit[1],
+        **machine.describe(device),
+    }
+
+
+def _observed(hidden: Secret, model: torch.nn.Module, seen: Seen | None) -> dict[str, Any]:
+    """What identifies the victim of a trial, and how large its gradient is (absent for other observations)."""
+    gradient = getattr(seen, "gradient", None)
+    norm = None if gradient is None else float(torch.stack([g.square().sum() for g in gradient]).sum().sqrt())
+    shas = {"victim_sha": _sha([hidden.images, hidden.labels]), "model_sha": state_sha(model.state_dict())}
+    return {**shas, "gradient_norm": norm}

@@ -1,0 +1,171 @@
+"""One stage: a paper on a benchmark at a scale. Runs the trials that its store lacks and derives the rest from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from leakboard import machine
+from leakboard.board import figures, records
+from leakboard.board.aggregate import summarise
+from leakboard.config import Benchmark, Variant, params, root
+from leakboard.run import Job, Outcome, attempt
+from leakboard.run import lost as lost_trial
+from leakboard.workers import spread
+
+GRID = 8  # images shown per variant
+CURVE = ["variant", "trial", "device_kind", "step", "evaluations", "seconds", "loss", "mse", "psnr"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`results` is the folder that holds `<scale>/papers/...`."""
+
+    paper: str
+    benchmark: Benchmark
+    results: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.results / self.benchmark.scale / "papers" / self.paper / self.benchmark.name
+
+    @property
+    def attack(self) -> Path:
+        return root() / "baselines" / self.paper / "attack.py"
+
+    @property
+    def images(self) -> Path:
+        """Reconstructions of the first trials, for the grid; never committed."""
+        inside = self.results == root() / "results"
+        base = root() / "build" / "images" if inside else self.results / "images"
+        return base / self.benchmark.scale / self.paper / self.benchmark.name
+
+    def variants(self) -> dict[str, Variant]:
+        return params(self.paper).variants_on(self.benchmark.name)
+
+    def jobs(self, store: pd.DataFrame, trials: Sequence[int], device: str, fresh: bool) -> list[Job]:
+        """The trials that the store lacks under the present key."""
+        kind, version = machine.device_of(device).type, params(self.paper).version
+        keys = records.present_keys(self.paper, self.benchmark)
+        jobs = []
+        for name, variant in self.variants().items():
+            absent = trials if fresh else records.missing(store, name, keys[name], trials, kind, "loop")
+            settings = variant.settings_for(self.benchmark.name)
+            jobs += [
+                Job(self.benchmark, self.paper, name, self.attack, settings, version, t, device, machine.commit())
+                for t in absent
+            ]
+        return sorted(jobs, key=lambda job: job.trial)
+
+
+@dataclass
+class Progress:
+    """What a reader of the terminal wants to know: which stage, how many of its trials are done, of how many."""
+
+    stage: Stage
+    done: int
+    total: int
+
+
+def reproduce(
+    stages: Sequence[Stage],
+    *,
+    trials: Sequence[int] | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    fresh: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> int:
+    """Run what the stores lack, stage by stage over one set of workers, and return how many trials ran.
+
+    Every finished trial is in its store before the next one is waited for: an interrupt loses the trials under way and
+    nothing else, and the same call goes on from there.
+    """
+    open_stages = {(s.paper, s.benchmark.name): _Open(s, trials, device, fresh) for s in stages}
+    jobs = [job for opened in open_stages.values() for job in opened.jobs]
+    for opened in open_stages.values():
+        opened.finish_if_done()
+    for job, outcome in spread(attempt, jobs, workers, lost_trial):
+        opened = open_stages[job.attack, job.benchmark.name]
+        opened.add(job, outcome)
+        report(Progress(opened.stage, opened.done, len(opened.jobs)))
+        opened.finish_if_done()
+    return len(jobs)
+
+
+class _Open:
+    """A stage while its trials come in: its store and its curves."""
+
+    def __init__(self, stage: Stage, trials: Sequence[int] | None, device: str, fresh: bool) -> None:
+        self.stage, self.done = stage, 0
+        self.store = records.frame() if fresh else records.read(stage.folder / "trials.csv")
+        self.curves = _read_curve(stage.folder / "curve.csv", fresh)
+        self.jobs = stage.jobs(self.store, range(stage.benchmark.trials) if trials is None else trials, device, fresh)
+        stage.folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, job: Job, outcome: Outcome) -> None:
+        self.store = records.merge(self.store, records.frame([outcome.line]))
+        records.write(self.stage.folder / "trials.csv", self.store)
+        self.curves = _merge_curve(self.curves, outcome.curve)
+        write_curve(self.stage, self.curves)
+        keep_images(self.stage.images, job, outcome)
+        self.done += 1
+
+    def finish_if_done(self) -> None:
+        if self.done == len(self.jobs):
+            derive(self.stage)
+
+
+def derive(stage: Stage) -> None:
+    """Everything that follows from the store: aggregates, timing and the grid of pictures."""
+    summarise(stage.folder, stage.paper, stage.benchmark)
+    draw_grid(stage)
+
+
+def write_curve(stage: Stage, curves: pd.DataFrame) -> None:
+    records.write_text(stage.folder / "curve.csv", curves.to_csv(index=False, float_format="%.6g"))
+
+
+def _read_curve(path: Path, fresh: bool) -> pd.DataFrame:
+    return pd.DataFrame(columns=CURVE) if fresh or not path.exists() else pd.read_csv(path)
+
+
+def _merge_curve(curves: pd.DataFrame, rows: Iterable[dict]) -> pd.DataFrame:
+    """The rows of one trial replace that trial's older ones."""
+    new = pd.DataFrame(list(rows), columns=CURVE)
+    if new.empty:
+        return curves
+    place = ["variant", "trial", "device_kind"]
+    first = new.iloc[0]
+    older = (curves[place] == first[place]).all(axis=1)
+    merged = pd.concat([curves[~older], new], ignore_index=True) if len(curves) else new
+    return merged.sort_values([*place, "step"], kind="stable", ignore_index=True)
+
+
+def keep_images(folder: Path, job: Job, outcome: Outcome) -> None:
+    if job.trial >= GRID or outcome.true is None or outcome.got is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{job.variant}-{job.trial}.npz"
+    with path.with_suffix(".part").open("wb") as file:
+        np.savez_compressed(file, true=outcome.true.numpy(), got=outcome.got.numpy())
+    path.with_suffix(".part").replace(path)
+
+
+def draw_grid(stage: Stage) -> None:
+    """Truth above the reconstructions of every variant, as far as the pictures of the first trials are here."""
+    shown: dict[str, dict[int, np.lib.npyio.NpzFile]] = {}
+    for path in sorted(stage.images.glob("*.npz")):
+        variant, trial = path.stem.rsplit("-", 1)
+        shown.setdefault(variant, {})[int(trial)] = np.load(path)
+    names = [name for name in stage.variants() if name in shown]
+    common = sorted(set.intersection(*(set(shown[name]) for name in names))) if names else []
+    if not common:
+        return
+    true = np.concatenate([shown[names[0]][trial]["true"] for trial in common])[:GRID]
+    rows = {name: np.concatenate([shown[name][trial]["got"] for trial in common])[:GRID] for name in names}
+    figures.grid(stage.folder / "grid.png", true, rows)

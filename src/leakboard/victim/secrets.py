@@ -1,0 +1,57 @@
+"""What the attack is after, and what anybody may have instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leakboard.config import Benchmark
+from leakboard.data import DataError, dataset
+from leakboard.threat import Public
+
+
+@dataclass(frozen=True)
+class Secret:
+    """The true images (B, C, H, W) in [0, 1] and labels (B,) of one trial. Only victim and score ever hold it."""
+
+    images: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> Secret:
+        return Secret(self.images.to(device), self.labels.to(device))
+
+
+def secret(benchmark: Benchmark, trial: int) -> Secret:
+    """The images of one trial: consecutive in official order, no image in two trials.
+
+    For a released model the target class is trial % classes and the secrets are images of that class.
+    """
+    source = benchmark.data
+    victims = dataset(source.name, source.split, source.size)
+    if not victims.truth:
+        raise DataError(
+            f"{source.name} is a lossy copy: it may train a network but is never what an attack is scored on"
+        )
+    if benchmark.threat.sees == "released":
+        of_class = victims.available[victims.labels.numpy() == trial % victims.classes]
+        return Secret(*victims.take(of_class[: benchmark.batch]))
+    first = source.start + trial * benchmark.batch
+    return Secret(*victims.take(range(first, first + benchmark.batch)))
+
+
+def public(benchmark: Benchmark) -> Public | None:
+    """Images from a split that holds no victim."""
+    source = benchmark.data
+    if source.public_count == 0:
+        return None
+    if source.public_split == source.split:
+        raise DataError(f"{benchmark.name}: public images and victims both come from {source.name} {source.split}")
+    pool = dataset(source.name, source.public_split, source.size)
+    return Public(*pool.take(pool.available[: source.public_count]))
+
+
+def shape_and_classes(benchmark: Benchmark) -> tuple[tuple[int, int, int], int]:
+    victims = dataset(benchmark.data.name, benchmark.data.split, benchmark.data.size)
+    return victims.shape, victims.classes
