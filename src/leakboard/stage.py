@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from leakboard import machine
+from leakboard import config, machine
 from leakboard.board import figures, records
-from leakboard.board.aggregate import summarise
-from leakboard.config import Benchmark, Variant, params, root
+from leakboard.board.aggregate import summarise, write_json
+from leakboard.config import Benchmark, ConfigError, Scale, Variant, paper_names, params, root
 from leakboard.run import Job, Outcome, attempt
 from leakboard.run import lost as lost_trial
+from leakboard.victim import training
+from leakboard.victim.network import network
 from leakboard.workers import spread
 
 GRID = 8  # images shown per variant
@@ -62,6 +64,38 @@ class Stage:
         return sorted(jobs, key=lambda job: job.trial)
 
 
+def stages(scale: Scale, paper: str | None, benchmark: str | None, results: Path) -> list[Stage]:
+    """The stages of one paper, or of all; ConfigError when the paper does not run on the benchmark."""
+    chosen = []
+    for name in [paper] if paper else paper_names():
+        runs = params(name).runs
+        if benchmark is not None and benchmark not in runs:
+            if paper:
+                raise ConfigError(f"{paper} does not run on {benchmark!r}; its runs: {', '.join(runs)}")
+            continue
+        wanted = runs if benchmark is None else [benchmark]
+        chosen += [Stage(name, config.benchmark(run, scale), results) for run in wanted]
+    return chosen
+
+
+def record_victims(scale: Scale, name: str | None, results: Path) -> list[Path]:
+    """Train the victims that are trained by a recipe, where needed, and write their records."""
+    written = []
+    for run in [name] if name else config.benchmark_names():
+        benchmark = config.benchmark(run, scale)
+        if benchmark.network.weights == "fresh":
+            if name:
+                raise ConfigError(f"{run} draws a fresh network for every trial; there is no victim to train")
+            continue
+        machine.settle()
+        folder = results / scale / "papers" / "victims" / run
+        model = network(benchmark, 0)
+        write_json(folder / "metrics.json", training.record(model, benchmark))
+        training.keep_small_weights(benchmark, folder)
+        written.append(folder)
+    return written
+
+
 @dataclass
 class Progress:
     """What a reader of the terminal wants to know: which stage, how many of its trials are done, of how many."""
@@ -85,6 +119,10 @@ def reproduce(
     Every finished trial is in its store before the next one is waited for: an interrupt loses the trials under way and
     nothing else, and the same call goes on from there.
     """
+    for stage in stages:  # a victim that many trials share is trained once, before they start
+        if stage.benchmark.network.weights == "trained" and training.stored_weights(stage.benchmark) is None:
+            machine.settle()
+            network(stage.benchmark, 0)
     open_stages = {(s.paper, s.benchmark.name): _Open(s, trials, device, fresh) for s in stages}
     jobs = [job for opened in open_stages.values() for job in opened.jobs]
     for opened in open_stages.values():

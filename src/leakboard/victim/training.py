@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from leakboard.config import Benchmark, Training, digest, root
 from leakboard.data import dataset
-from leakboard.rng import generator, seed_of
+from leakboard.rng import generator
 
 RECORD_LIMIT = 2_000_000  # bytes: weights up to this size are committed beside their record
 
@@ -110,12 +111,23 @@ def accuracy(network: nn.Module, benchmark: Benchmark) -> dict[str, float]:
     return {"accuracy": right / len(images), "images": len(images)}
 
 
+def keep_small_weights(benchmark: Benchmark, folder: Path) -> None:
+    """Weights of a recipe, if small, go beside their record, and older ones away."""
+    path = stored_weights(benchmark)
+    if benchmark.training is None or path is None or path.stat().st_size > RECORD_LIMIT:
+        return
+    for old in folder.glob("*.safetensors"):
+        if old.name != path.name:
+            old.unlink()
+    if path.parent != folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
+
+
 def record(network: nn.Module, benchmark: Benchmark) -> dict[str, Any]:
     """What is committed about a trained victim."""
     return {
         "recipe": recipe_hash(benchmark),
         "sha256": state_sha(network.state_dict()),
-        "seed": seed_of("network", benchmark.seed),
-        "torch": torch.__version__,
         **accuracy(network, benchmark),
     }

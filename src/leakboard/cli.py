@@ -1,0 +1,245 @@
+"""The console: list, run, reproduce, check, report, data. Heavy imports wait until a command needs them.
+
+Exit status: 0 done, 1 a published or committed number does not hold, 2 the call or a file is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from leakboard import config
+from leakboard.config import SCALES, Scale
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Reproduce, compare and check data reconstruction.")
+data_app = typer.Typer(no_args_is_help=True, help="The data sets: what is here, where they come from.")
+app.add_typer(data_app, name="data")
+screen = Console()
+
+ScaleOption = Annotated[str, typer.Option(help="quick (bundled data, minutes) or paper (the published protocol).")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+WorkersOption = Annotated[int, typer.Option(help="Worker processes, one thread each; 0 runs in this process.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Ignore the trials that are there already.")]
+OutOption = Annotated[Path | None, typer.Option(help="Write the tree of results here instead of results/.")]
+WORKERS = max(1, os.cpu_count() or 1)
+
+
+class Failure(Exception):
+    """Ends the command with its message and exit status 2."""
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Errors of the reader's making become one clear message instead of a traceback."""
+    from leakboard.attack.contract import AttackError
+    from leakboard.board.records import RecordError
+    from leakboard.data import DataError
+
+    try:
+        yield
+    except (config.ConfigError, AttackError, RecordError, DataError, Failure) as error:
+        screen.print(f"[red]error[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        screen.print("interrupted; every finished trial is kept, the same call goes on from there")
+        raise typer.Exit(130) from None
+
+
+def scale_of(text: str) -> Scale:
+    if text not in SCALES:
+        raise Failure(f"no scale {text!r}; there are: {', '.join(SCALES)}")
+    return text  # type: ignore[return-value]
+
+
+def trials_of(text: str | None) -> range | None:
+    """`10` is the first ten trials, `50:100` the trials from 50 up to, not including, 100."""
+    if text is None:
+        return None
+    first, _, last = text.rpartition(":")
+    try:
+        return range(int(first or 0), int(last))
+    except ValueError:
+        raise Failure(f"--trials {text!r}: expected a number or FIRST:LAST") from None
+
+
+@app.command("list")
+def list_() -> None:
+    """The papers, their variants, and the benchmarks."""
+    with plainly():
+        papers = Table("paper", "title", "variants", "benchmarks", title="baselines/")
+        for name in config.paper_names():
+            params = config.params(name)
+            papers.add_row(name, params.title, ", ".join(params.variants), str(len(params.runs)))
+        questions = Table("benchmark", "question", "sees", "trials quick / paper", title="benchmarks/")
+        for name in config.benchmark_names():
+            quick, paper = (config.benchmark(name, scale) for scale in SCALES)
+            questions.add_row(name, paper.question, paper.threat.sees, f"{quick.trials} / {paper.trials}")
+        screen.print(papers, questions)
+
+
+@app.command()
+def run(
+    attack: Annotated[str, typer.Argument(help="A paper in baselines/, or a path to a file with an attack.")],
+    benchmark: Annotated[str, typer.Argument(help="A benchmark in benchmarks/.")],
+    scale: ScaleOption = "quick",
+    trials: Annotated[str | None, typer.Option(help="N or FIRST:LAST.")] = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = WORKERS,
+) -> None:
+    """Run an attack on a benchmark and show its row between its rivals. Nothing is registered or committed."""
+    with plainly():
+        from leakboard import trial_run
+
+        board, pictures = trial_run.board_with(
+            attack, config.benchmark(benchmark, scale_of(scale)), trials_of(trials), device, workers, progress
+        )
+        print_frame(board, title=f"{benchmark} ({scale})")
+        screen.print(f"pictures: {pictures}", soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str | None, typer.Argument(help="A paper in baselines/ or `victims`; all when absent.")] = None,
+    benchmark: Annotated[str | None, typer.Argument(help="One of its benchmarks; all when absent.")] = None,
+    scale: ScaleOption = "quick",
+    trials: Annotated[str | None, typer.Option(help="N or FIRST:LAST: only these trials.")] = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = WORKERS,
+    fresh: FreshOption = False,
+    out: OutOption = None,
+) -> None:
+    """Run what the stores lack; without arguments everything, with verdicts, boards and the report page at the end."""
+    with plainly():
+        from leakboard import stage
+
+        chosen, results = scale_of(scale), (out.resolve() if out else config.root() / "results")
+        if paper == "victims":
+            stage.record_victims(chosen, benchmark, results)
+            return
+        stages = stage.stages(chosen, paper, benchmark, results)
+        with progress(len(stages)) as report:
+            ran = stage.reproduce(
+                stages, trials=trials_of(trials), device=device, workers=workers, fresh=fresh, report=report
+            )
+        screen.print(f"{ran} trials run, {len(stages)} stages up to date in {results}", soft_wrap=True)
+        if paper is None:
+            conclude(chosen, results)
+
+
+def conclude(scale: Scale, results: Path) -> None:
+    """Verdicts, boards and report of a whole reproduction; exit status 1 when a gating number is missed."""
+    from leakboard.board import replication, report, verdict
+
+    page = report.write_all(scale, results)
+    here = verdict.verdicts(scale, results)
+    print_frame(replication.comparison(here, replication.read_verdicts(scale)), title="published / committed / here")
+    screen.print(f"report: {page}", soft_wrap=True)
+    if ((here["verdict"] == "missed") & here["gates"]).any():
+        raise typer.Exit(1)
+
+
+@app.command()
+def check() -> None:
+    """Re-derive every committed number; exit status 1 on a miss or on tampering."""
+    with plainly():
+        from leakboard.board import check as checks
+        from leakboard.board import verdict
+
+        for scale in SCALES:
+            table = verdict.verdicts(scale)
+            counts = ", ".join(f"{n} {name}" for name, n in table["verdict"].value_counts().items())
+            screen.print(f"{scale}: {counts or 'no published number'}")
+        findings = checks.check(config.root())
+        if findings:
+            table = Table("severity", "file", "what", "found", "expected")
+            for row in checks.rows(findings):
+                table.add_row(*row)
+            screen.print(table)
+        if checks.failed(findings):
+            raise typer.Exit(1)
+        screen.print("every committed number follows from its trials")
+
+
+@app.command()
+def report(scale: ScaleOption = "quick", out: OutOption = None) -> None:
+    """Write verdicts, boards and one self-contained page from the results that are there; runs nothing."""
+    with plainly():
+        from leakboard.board import replication
+        from leakboard.board import report as pages
+
+        page = pages.write_all(scale_of(scale), out.resolve() if out else None)
+        if scale == "paper" and out is None:
+            replication.update_readme(config.root() / "README.md")
+        screen.print(f"report: {page}", soft_wrap=True)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Every data set with its licence, and whether it is here."""
+    with plainly():
+        from leakboard.data.sources import listing
+
+        table = Table("name", "images", "classes", "shape", "licence", "here")
+        for row in listing():
+            table.add_row(*(row[key] for key in ("name", "images", "classes", "shape", "licence", "state")))
+        screen.print(table)
+
+
+@data_app.command("fetch")
+def data_fetch(name: str) -> None:
+    """Download a data set from its official source and verify it."""
+    with plainly():
+        from leakboard.data.sources import fetch
+
+        fetch(name)
+        screen.print(f"{name} is here and verified")
+
+
+@data_app.command("verify")
+def data_verify(name: str) -> None:
+    """Compare the checksums of a data set's files; exit status 1 when one differs."""
+    with plainly():
+        from leakboard.data.sources import verify
+
+        table = Table("file", "expected", "found", "ok")
+        rows = verify(name)
+        for file, expected, found, fine in rows:
+            table.add_row(str(file), expected[:16], found[:16], "yes" if fine else "no")
+        screen.print(table)
+        if not rows or not all(row[3] for row in rows):
+            raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def progress(stages: int) -> Iterator[Any]:
+    """A bar over the stages under way; yields the function that `stage.reproduce` reports to."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=screen, transient=not screen.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(state: Any) -> None:
+            name = f"{state.stage.paper} {state.stage.benchmark.name}"
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=state.total)
+            bars.update(tasks[name], completed=state.done)
+            if state.done == state.total:
+                bars.remove_task(tasks[name])
+                bars.console.print(f"[green]done[/green] {name}: {state.total} trials", highlight=False)
+
+        yield report
+
+
+def print_frame(frame: Any, title: str) -> None:
+    table = Table(*map(str, frame.columns), title=title)
+    for row in frame.itertuples(index=False):
+        table.add_row(*("" if value is None or value != value else str(value) for value in row))
+    screen.print(table)

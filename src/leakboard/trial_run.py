@@ -1,0 +1,86 @@
+"""Trying an attack: its trials on a benchmark, kept in build/, and its row between the committed ones of its rivals."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from leakboard import config, machine
+from leakboard.attack import contract
+from leakboard.board import figures, records, tables
+from leakboard.config import Benchmark
+from leakboard.run import Job, Outcome, attempt
+from leakboard.run import lost as lost_trial
+from leakboard.stage import GRID
+from leakboard.workers import spread
+
+SHOWN = {"rank", "attack", "n", "failed", "seconds"}
+
+
+def jobs_of(attack: str, benchmark: Benchmark, trials: range | None, device: str) -> list[Job]:
+    """The trials of a baseline's variants, or of the one attack in a file under the name of that file."""
+    chosen = range(benchmark.trials) if trials is None else trials
+    if attack in config.paper_names():
+        path = config.root() / "baselines" / attack / "attack.py"
+        params = config.params(attack)
+        variants = {n: v.settings_for(benchmark.name) for n, v in params.variants.items()}
+        if benchmark.name in params.runs:
+            variants = {n: variants[n] for n in params.variants_on(benchmark.name)}
+    else:
+        path, variants = Path(attack).resolve(), {"default": {}}
+    contract.load(path)  # a file that is no attack fails here, once, and not in every worker
+    name = attack if attack in config.paper_names() else path.stem
+    return [
+        Job(benchmark, name, variant, path, settings, 0, trial, device, machine.commit())
+        for trial in chosen
+        for variant, settings in variants.items()
+    ]
+
+
+def board_with(
+    attack: str,
+    benchmark: Benchmark,
+    trials: range | None,
+    device: str,
+    workers: int,
+    progress: Callable[[int], contextlib.AbstractContextManager],
+) -> tuple[pd.DataFrame, Path]:
+    """(the board with the attack's rows in it, the picture of its reconstructions)."""
+    jobs = jobs_of(attack, benchmark, trials, device)
+    outcomes: list[tuple[Job, Outcome]] = []
+    with progress(1) as report:
+        for job, outcome in spread(attempt, jobs, workers, lost_trial):
+            outcomes.append((job, outcome))
+            report(Running(job, len(outcomes), len(jobs)))
+    outcomes.sort(key=lambda pair: (pair[0].variant, pair[0].trial))
+    lines = records.frame([outcome.line for _, outcome in outcomes])
+    folder = config.root() / "build" / "runs" / jobs[0].attack / benchmark.name
+    records.write(folder / "trials.csv", lines)
+    board = tables.board_around(benchmark.name, benchmark.scale, lines)
+    return tables.shown(board, benchmark), _picture(folder / "grid.png", outcomes)
+
+
+class Running:
+    """What the progress bar is told: the same shape as a stage's progress."""
+
+    def __init__(self, job: Job, done: int, total: int) -> None:
+        self.stage, self.done, self.total = self, done, total
+        self.paper, self.benchmark = job.attack, job.benchmark
+
+
+def _picture(path: Path, outcomes: list[tuple[Job, Outcome]]) -> Path:
+    shown = [(job, outcome) for job, outcome in outcomes if outcome.true is not None and outcome.got is not None]
+    rows: dict[str, list[Any]] = {}
+    true: dict[int, Any] = {}
+    for job, outcome in shown:
+        rows.setdefault(job.variant, []).append(outcome.got.numpy())
+        true[job.trial] = outcome.true.numpy()
+    if rows:
+        truth = np.concatenate([true[trial] for trial in sorted(true)])[:GRID]
+        figures.grid(path, truth, {name: np.concatenate(images)[:GRID] for name, images in rows.items()})
+    return path
