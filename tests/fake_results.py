@@ -48,8 +48,9 @@ def line(paper: str, variant: str, trial: int, mse: float, **more: object) -> di
 
 
 def trials(paper: str, variant: str, n: int = 4, **more: object) -> list[dict[str, object]]:
-    """n trial lines of one variant, their MSE around its `LEVEL`."""
-    return [line(paper, variant, trial, LEVEL.get(variant, 0.001) * (1 + trial / 10), **more) for trial in range(n)]
+    """n trial lines of one variant, their MSE around its `LEVEL`; `more` stands in each of them."""
+    level = LEVEL.get(variant, 0.001)
+    return [{**line(paper, variant, trial, level * (1 + trial / 10)), **more} for trial in range(n)]
 
 
 def store(paper: str, lines: Sequence[dict[str, object]], top: Path | None = None) -> Path:

@@ -116,8 +116,8 @@ def _psnr_text(true: np.ndarray, got: np.ndarray) -> str:
 def curves(target: Path | IO[str], frame: pd.DataFrame) -> None:
     """Write an SVG: PSNR against gradient evaluations, one line per variant, its 95 % bootstrap band over trials.
 
-    frame: lines of `curve.csv`. A trial that ended keeps its last value, so each point is a mean over all trials. Of
-    several device kinds that with most trials is drawn, CUDA on a tie.
+    frame: lines of `curve.csv`. A trial that ended keeps its last value, so each point is a mean over all trials that
+    left snapshots; the legend counts them. Of several device kinds that with most is drawn, CUDA on a tie.
     """
 
     def draw(axes: Any) -> None:
@@ -127,7 +127,8 @@ def curves(target: Path | IO[str], frame: pd.DataFrame) -> None:
             colour = COLOURS[index % len(COLOURS)]
             dash = DASHES[index // len(COLOURS) % len(DASHES)]
             axes.fill_between(x, bands[:, 0], bands[:, 1], color=colour, alpha=0.15, linewidth=0)
-            axes.plot(x, values.mean(axis=0), dash, color=colour, label=str(variant), linewidth=1.5)
+            label = f"{variant} (n = {len(values)})"
+            axes.plot(x, values.mean(axis=0), dash, color=colour, label=label, linewidth=1.5)
         axes.set(xlabel="gradient evaluations", ylabel="PSNR (dB)")
         _logarithmic(axes)
         axes.figure.legend(loc="outside right upper")

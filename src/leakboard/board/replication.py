@@ -37,7 +37,7 @@ def replication_table(scale: Scale = "paper", results: Path | None = None) -> st
     for paper, entries in table.groupby("paper"):
         counts = entries["verdict"].value_counts()
         lines.append(f"| {_title(str(paper))} | {' | '.join(str(counts.get(name, 0)) for name in VERDICTS)} |")
-    gating = table[table["gates"].map(lambda value: str(value).lower() == "true")]
+    gating = table[table["gates"].map(lambda value: str(value).lower() == "true").astype(bool)]
     urgency = gating["verdict"].map({"missed": 0, "explained": 1, "reproduced": 2, "not run": 3})
     listed = [
         _line(row) for row in gating.assign(urgency=urgency).sort_values("urgency", kind="stable").to_dict("records")

@@ -72,7 +72,7 @@ def board_around(
     if extra is not None and len(extra):
         further = rows(str(extra["attack"].iloc[0]), question, extra) if "trial" in extra else extra
         joined = pd.concat([further, board], ignore_index=True) if len(board) else further
-        board = joined.drop_duplicates(["paper", "variant", "device_kind"], keep="first")
+        board = joined.drop_duplicates(["paper", "variant", "device_kind"], ignore_index=True)
     return ranked(board)
 
 
@@ -235,7 +235,7 @@ def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
         "attack": (board["paper"] + " / " + board["variant"]).tolist(),
     }
     for metric in metrics:
-        columns[metric] = [
+        columns[metric.replace("_", " ")] = [
             _cell(metric, *ends)
             for ends in zip(*(board[f"{metric}{end}"] for end in ("", "_low", "_high")), strict=True)
         ]

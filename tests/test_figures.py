@@ -1,0 +1,99 @@
+"""Pictures: one scale for all, the same bytes again, and curves that no trial drops out of."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import fake_results as fake
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from leakboard.board import figures
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_grey_stays_the_same_grey_whatever_else_is_in_the_picture(tmp_path: Path) -> None:
+    true = np.full((2, 1, 8, 8), 0.5)
+    figures.grid(tmp_path / "a.png", true, {"one": np.full_like(true, 0.25), "two": np.full_like(true, 2.0)})
+    got = pixels(tmp_path / "a.png")
+    assert got.ndim == 2  # grey images make a grey file
+    area = 84 // 8 * 8 * (84 // 8 * 8)
+    for level, images in ((128, 2), (64, 2)):
+        assert (got == level).sum() >= images * area
+    assert (got == 128).sum() < 2 * area + 50
+
+
+def test_every_pixel_is_repeated_not_blended(tmp_path: Path) -> None:
+    true = np.zeros((1, 3, 4, 4))
+    true[0, 0, 1, 2] = 1.0
+    tile = figures._tile(true[0], 84)
+    assert tile.shape == (84, 84, 3)
+    assert (tile[21:42, 42:63] == (255, 0, 0)).all() and tile.sum() == 255 * 21 * 21
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 32), (3, 224)])
+def test_the_same_bytes_and_small_even_for_noise(tmp_path: Path, channels: int, side: int) -> None:
+    rng = np.random.default_rng(0)
+    true, noise = rng.random((2, 12, channels, side, side))
+    for name in ("a.png", "b.png"):
+        figures.grid(tmp_path / name, true, {"one": noise, "two": noise, "three": noise})
+    content = (tmp_path / "a.png").read_bytes()
+    assert content == (tmp_path / "b.png").read_bytes() and len(content) <= figures.MOST_BYTES
+    assert b"tIME" not in content and b"tEXt" not in content
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_captions_failed_images_and_wrong_shapes(tmp_path: Path) -> None:
+    true = np.zeros((3, 1, 8, 8))
+    failed = true.copy()
+    failed[1] = np.nan
+    figures.grid(tmp_path / "a.png", true, {"x": failed})
+    figures.grid(tmp_path / "b.png", true, {"x": failed}, {"x": "a much longer name"})
+    assert pixels(tmp_path / "b.png").shape[1] > pixels(tmp_path / "a.png").shape[1]
+    assert figures._psnr_text(true[1], failed[1]) == "-" and figures._psnr_text(true[0], failed[0]) == "100.0"
+    assert figures._psnr_text(true[0], true[0] + 0.1) == "20.0"
+    with pytest.raises(ValueError, match=r"\(3, 1, 8, 8\).*\(2, 1, 8, 8\)"):
+        figures.grid(tmp_path / "c.png", true, {"x": true[:2]})
+
+
+def test_curves_are_the_same_bytes_and_carry_no_date(tmp_path: Path) -> None:
+    frame = fake.curve(["plain", "better"])
+    figures.curves(tmp_path / "a.svg", frame)
+    buffer = io.StringIO()
+    figures.curves(buffer, frame)
+    text = (tmp_path / "a.svg").read_text()
+    assert text == buffer.getvalue() and "<dc:date>" not in text and text.rstrip().endswith("</svg>")
+
+
+def test_a_trial_that_ended_keeps_its_last_value() -> None:
+    def lines(trial: int, points: list[tuple[float, float]]) -> list[dict[str, object]]:
+        return [{"trial": trial, "evaluations": x, "psnr": y} for x, y in points]
+
+    frame = pd.DataFrame([*lines(0, [(1, 5.0), (4, 8.0)]), *lines(1, [(2, 6.0), (8, 20.0), (16, 30.0)])])
+    x, values = figures._along(frame)
+    assert x.tolist() == [2, 4, 8, 16]
+    assert values.tolist() == [[5.0, 8.0, 8.0, 8.0], [6.0, 6.0, 20.0, 30.0]]
+
+
+def test_one_device_kind_is_drawn() -> None:
+    frame = pd.DataFrame({"device_kind": ["cpu", "cpu", "cuda", "cuda", "mps"], "trial": [0, 1, 0, 1, 0]})
+    assert set(figures._one_kind(frame)["device_kind"]) == {"cuda"}
+    assert set(figures._one_kind(frame[:3])["device_kind"]) == {"cpu"}
+
+
+def test_quality_against_cost_leaves_out_what_has_no_place(tmp_path: Path) -> None:
+    board = pd.DataFrame(
+        {"paper": "toy", "variant": ["a", "b", "c"], "device_kind": "cpu", "rank": ["1", "2", "-"], "metric": "psnr",
+         "score": [30.0, np.nan, 10.0], "score_low": [29.0, np.nan, 9.0], "score_high": [31.0, np.nan, 11.0],
+         "seconds": [1.0, 2.0, 0.0]}
+    )  # fmt: skip
+    assert [row["variant"] for row in figures.drawable(board)] == ["a"]
+    for name in ("a.svg", "b.svg"):
+        figures.quality_against_cost(tmp_path / name, board)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
