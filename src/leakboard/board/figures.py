@@ -12,6 +12,7 @@ import pandas as pd
 
 from leakboard.board.aggregate import interval
 from leakboard.board.records import write_text
+from leakboard.board.tables import heading
 
 MOST_COLUMNS = 10
 MOST_BYTES = 150_000
@@ -165,8 +166,7 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
             mark = "o" if row["rank"] != "-" else "x"
             colour = COLOURS[index % len(COLOURS)]
             axes.errorbar([row["seconds"]], [row["score"]], yerr=ends, fmt=mark, color=colour, label=label)
-        metric = str(board["metric"].iloc[0])
-        axes.set(xlabel="seconds per trial (median)", ylabel="PSNR (dB)" if metric == "psnr" else metric)
+        axes.set(xlabel="seconds per trial (median)", ylabel=heading(str(board["metric"].iloc[0])))
         _logarithmic(axes)
         axes.figure.legend(loc="outside right upper")
 

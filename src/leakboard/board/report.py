@@ -79,7 +79,7 @@ def _section(benchmark: Benchmark, board: pd.DataFrame, results: Path | None) ->
         "name": benchmark.name,
         "question": benchmark.question.strip(),
         "threat": tables.threat_sentence(benchmark),
-        "metric": benchmark.metrics[0],
+        "metric": tables.heading(benchmark.metrics[0]),
         "trials": benchmark.trials,
         "columns": list(shown.columns),
         "lines": shown.to_numpy().tolist(),

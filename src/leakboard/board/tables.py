@@ -35,6 +35,21 @@ COLUMNS = (
     "failures", "labels", *(f"{metric}{end}" for metric in QUALITY for end in ("", "_low", "_high")), *COSTS,
     "peak_bytes", "execution", "device", "attacker", "conduct", "sees", "knows", "note",
 )  # fmt: skip
+HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "mse": "MSE", "label_accuracy": "label accuracy"} | {
+    **{f"success_{limit}": f"MSE < {limit}" for limit in ("1e-2", "1e-3", "1e-4")},
+    **{f"above{limit}": f"PSNR > {limit} dB" for limit in (20, 30)},
+}
+NETWORKS = {"fresh": "an untrained", "trained": "a trained", "pretrained": "a pretrained"}
+KNOWN = {
+    "batch_norm": "the batch-norm statistics",
+    "batch_size": "the batch size",
+    "clients": "the number of clients",
+    "labels": "the labels",
+    "learning_rate": "the learning rate",
+    "local_training": "how the client trains",
+    "prior": "a prior of images",
+    "public_data": "public images",
+}
 SEES = {
     "gradient": "the gradient of one batch",
     "update": "one client's model update after local training",
@@ -163,7 +178,7 @@ def _note(chosen: pd.DataFrame, current: pd.DataFrame, every: pd.DataFrame, tria
 
 
 def ranked(board: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one benchmark, best score first, with their ranks; equal scores share a rank.
+    """The rows of one benchmark, best score first, with their ranks; equal scores share a rank, better PSNR above.
 
     An attack is ranked once: on the device kind with most trials, CUDA on a tie. Where the metric is a cost, only rows
     of the kind that most rows were measured on are ranked.
@@ -175,8 +190,9 @@ def ranked(board: pd.DataFrame) -> pd.DataFrame:
     place = _contenders(board, metric)["score"].rank(method="min", ascending=ascending)
     rank = place.map(lambda value: str(int(value))).reindex(board.index).fillna("-")
     order = board["score"] if ascending else -board["score"]
-    keys = board.assign(rank=rank, order=order).sort_values(["order", "paper", "variant", "device_kind"])
-    return keys.drop(columns="order").reset_index(drop=True)
+    keyed = board.assign(rank=rank, order=order, sharper=-board["psnr"])
+    keyed = keyed.sort_values(["order", "sharper", "paper", "variant", "device_kind"])
+    return keyed.drop(columns=["order", "sharper"]).reset_index(drop=True)
 
 
 def _contenders(board: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -211,7 +227,10 @@ def _page(table: pd.DataFrame, scale: Scale) -> str:
     for name, board in table.groupby("benchmark", sort=False):
         question = config.benchmark(str(name), scale)
         parts += [f"## {name}", question.question.strip(), threat_sentence(question)]
-        parts += [f"Ranked by {question.metrics[0]}; n = {question.trials} trials.", markdown(shown(board, question))]
+        parts += [
+            f"Ranked by {heading(question.metrics[0])}; n = {question.trials} trials.",
+            markdown(shown(board, question)),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -221,21 +240,21 @@ def threat_sentence(benchmark: Benchmark) -> str:
     who = f"{'An honest-but-curious' if threat.conduct == 'honest' else 'A malicious'} {threat.attacker}"
     seen = f"{SEES[threat.sees]} ({size} image{'s' if size > 1 else ''})"
     access = f" with {threat.access}-box access" if threat.sees == "released" else ""
-    known = [f"the {item.replace('_', ' ')}" for item in sorted(threat.knows)]
+    known = [KNOWN.get(item, item.replace("_", " ")) for item in sorted(threat.knows)]
     listed = " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known or ["nothing else"])
     network, data = benchmark.network, benchmark.data
-    return f"{who} sees {seen}{access} of a {network.weights} {network.name} on {data.name} and knows {listed}."
+    return f"{who} sees {seen}{access} of {NETWORKS[network.weights]} {network.name} on {data.name} and knows {listed}."
 
 
 def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """The rows of one board as text for readers: the benchmark's metrics with intervals, costs, notes."""
-    metrics = [metric for metric in dict.fromkeys((*benchmark.metrics, "psnr", "label_accuracy")) if metric in QUALITY]
+    metrics = [metric for metric in dict.fromkeys((*benchmark.metrics, "label_accuracy")) if metric in QUALITY]
     columns: dict[str, list[str]] = {
         "rank": board["rank"].tolist(),
         "attack": (board["paper"] + " / " + board["variant"]).tolist(),
     }
     for metric in metrics:
-        columns[metric.replace("_", " ")] = [
+        columns[heading(metric)] = [
             _cell(metric, *ends)
             for ends in zip(*(board[f"{metric}{end}"] for end in ("", "_low", "_high")), strict=True)
         ]
@@ -251,6 +270,11 @@ def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
         if name != "rank" and set(cells) <= ({"0"} if name == "failed" else {"-", ""})
     ]
     return pd.DataFrame({name: cells for name, cells in columns.items() if name not in dull})
+
+
+def heading(metric: str) -> str:
+    """A metric's name for readers."""
+    return HEADINGS.get(metric, metric.replace("_", " "))
 
 
 def _cell(metric: str, mean: float, low: float, high: float) -> str:
