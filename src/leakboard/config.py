@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from leakboard.yaml12 import Yaml12
 
@@ -163,7 +163,12 @@ class PublishedNumber(Strict):
     provenance: Literal["verified", "figure", "secondary", "memory"]
     gates: bool = False
     gap: str = ""
-    scale: Scale = "paper"
+    scale: tuple[Scale, ...] = ("paper",)
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _one_scale_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _only_verified_gates(self) -> PublishedNumber:

@@ -173,7 +173,7 @@ def _entries(scale: Scale) -> Iterator[tuple[str, PublishedNumber | Claim]]:
     for paper in paper_names():
         said = published(paper)
         if said is not None:
-            yield from ((paper, number) for number in said.numbers if number.scale == scale)
+            yield from ((paper, number) for number in said.numbers if scale in number.scale)
             yield from ((paper, claim) for claim in said.claims if scale in claim.scale)
 
 
