@@ -1,0 +1,36 @@
+# Everything runs in this checkout's own .venv: `make reproduce` and `make test` need Python >= 3.11, make and git.
+# Installed once; again only when pyproject.toml or constraints.txt is newer than the installation.
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export OMP_NUM_THREADS ?= 1
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: reproduce test lint environment clean
+
+reproduce: $(INSTALLED)
+	$(BIN)/leakboard reproduce --scale quick --fresh --out build/here
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+environment: $(INSTALLED)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Leakboard needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[pipeline,lpips,test,dev]'
+	@touch $@
+
+# Trained victims and what `leakboard run` wrote stay in build/.
+clean:
+	rm -rf .venv build/here build/ci .mypy_cache .pytest_cache .ruff_cache src/leakboard.egg-info
