@@ -89,7 +89,8 @@ def test_one_device_kind_is_drawn() -> None:
 
 def test_quality_against_cost_leaves_out_what_has_no_place(tmp_path: Path) -> None:
     board = pd.DataFrame(
-        {"paper": "toy", "variant": ["a", "b", "c"], "device_kind": "cpu", "rank": ["1", "2", "-"], "metric": "psnr",
+        {"paper": ["toy", "toy", "controls"], "variant": ["a", "b", "c"], "device_kind": "cpu",
+         "rank": ["1", "2", "-"], "metric": "psnr",
          "score": [30.0, np.nan, 10.0], "score_low": [29.0, np.nan, 9.0], "score_high": [31.0, np.nan, 11.0],
          "seconds": [1.0, 2.0, 0.0]}
     )  # fmt: skip

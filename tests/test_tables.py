@@ -131,6 +131,18 @@ def test_files_are_the_same_bytes_and_lie_where_they_are_asked_for(suite: Path) 
     assert [one.what for one in check._leaderboard_findings("quick")]
 
 
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("psnr", 23.456, "23.5"), ("ssim", -0.001, "0.00"), ("mse", 0.00123456, "0.00123"), ("lpips", math.nan, "-"),
+        ("seconds", 1234.5, "1234"), ("seconds", 4e-5, "< 0.001"), ("seconds_to_20", math.inf, "inf"),
+        ("evaluations", 0.0, "0"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_for_readers(metric: str, value: float, text: str) -> None:
+    assert tables.number(metric, value) == text
+
+
 def test_an_empty_suite_has_an_empty_leaderboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.checkout(tmp_path)
     monkeypatch.chdir(tmp_path)

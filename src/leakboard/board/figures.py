@@ -12,7 +12,7 @@ import pandas as pd
 
 from leakboard.board.aggregate import interval
 from leakboard.board.records import write_text
-from leakboard.board.tables import heading
+from leakboard.board.tables import CONTROLS, heading
 
 MOST_COLUMNS = 10
 MOST_BYTES = 150_000
@@ -24,8 +24,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 DASHES = ("-", "--", ":", "-.")
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "leakboard", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6,
-    "axes.edgecolor": "#888888", "legend.frameon": False, "figure.constrained_layout.use": True,
+    "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6, "axes.edgecolor": "#888888", "legend.frameon": False, "figure.constrained_layout.use": True,
 }  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def _along(lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
     The points are all evaluations at which some trial has a snapshot, from where on every trial has one.
     """
-    trials = [one.sort_values("evaluations") for _, one in lines.groupby("trial")]
+    trials = [one.sort_values("evaluations", kind="stable") for _, one in lines.groupby("trial")]
     start = max(one["evaluations"].iloc[0] for one in trials)
     x = np.unique(np.append(lines.loc[lines["evaluations"] >= start, "evaluations"].to_numpy(dtype=float), start))
     last = [np.searchsorted(one["evaluations"].to_numpy(), x, side="right") - 1 for one in trials]
@@ -157,7 +157,10 @@ def _along(lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
-    """Write an SVG: the ranking metric with its interval against the median seconds, one point per row of a board."""
+    """Write an SVG: the ranking metric with its interval against the median seconds, one point per attack of a board.
+
+    Controls are dotted lines: what is reached without attacking has no price worth showing. A cross carries no rank.
+    """
 
     def draw(axes: Any) -> None:
         for index, row in enumerate(drawable(board)):
@@ -166,6 +169,14 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
             mark = "o" if row["rank"] != "-" else "x"
             colour = COLOURS[index % len(COLOURS)]
             axes.errorbar([row["seconds"]], [row["score"]], yerr=ends, fmt=mark, color=colour, label=label)
+        controls = board[(board["paper"] == CONTROLS) & board["score"].notna()].drop_duplicates("variant")
+        for score, same in controls.groupby("score"):
+            place: tuple[Any, Any] = (1, score)
+            text = ", ".join(same["variant"])
+            axes.axhline(score, linestyle=":", linewidth=1, color="#777777", zorder=0)
+            axes.annotate(
+                text, place, xycoords=("axes fraction", "data"), color="#555555", fontsize=7, ha="right", va="bottom"
+            )
         axes.set(xlabel="seconds per trial (median)", ylabel=heading(str(board["metric"].iloc[0])))
         _logarithmic(axes)
         axes.figure.legend(loc="outside right upper")
@@ -174,20 +185,23 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
 
 
 def drawable(board: pd.DataFrame) -> list[dict[Any, Any]]:
-    """The rows of a board that have a finite score and a time."""
-    wanted = ["score", "score_low", "score_high", "seconds"]
-    finite = np.isfinite(board[wanted].to_numpy(dtype=float)).all(axis=1)
-    return board[finite & (board["seconds"] > 0).to_numpy()].to_dict("records")
+    """The attacks of a board that have a finite score and a time."""
+    attacks = board[board["paper"] != CONTROLS]
+    finite = np.isfinite(attacks[["score", "score_low", "score_high", "seconds"]].to_numpy(dtype=float)).all(axis=1)
+    return attacks[finite & (attacks["seconds"] > 0).to_numpy()].to_dict("records")
 
 
 def _logarithmic(axes: Any) -> None:
-    """A logarithmic x axis with plain numbers; 2 and 5 are marked too where it spans less than two decades."""
+    """A logarithmic x axis of a decade or more, with plain numbers; 2 and 5 are marked too below two decades."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
     low, high = axes.get_xlim()
+    if high < 10 * low:
+        low, high = (low * high / 10) ** 0.5, (low * high * 10) ** 0.5
+        axes.set_xlim(low, high)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high >= 100 * low else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
 

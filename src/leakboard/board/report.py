@@ -19,7 +19,9 @@ from leakboard.config import Benchmark, Scale
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MACHINE = ["device_kind", "device", "torch", "cuda", "threads", "commit", "dirty"]
 CURVE_CAPTION = "Quality over cost: mean PSNR after so many gradient evaluations, with its 95 % interval over trials."
-COST_CAPTION = "Score of each row against its median seconds per trial; crosses are rows without a rank."
+COST_CAPTION = (
+    "Score of each attack against its median seconds per trial; a cross carries no rank, dotted lines are controls."
+)
 
 
 def write_all(scale: Scale, results: Path | None = None) -> Path:

@@ -283,12 +283,14 @@ def _cell(metric: str, mean: float, low: float, high: float) -> str:
 
 
 def number(metric: str, value: float) -> str:
-    """One value of a metric in few digits; `-` for none, `inf` for never reached."""
+    """One value of a metric in few digits, none of them `-0`; `-` for none, `inf` for never reached."""
     if math.isnan(value):
         return "-"
     digits = ".1f" if metric == "psnr" else ".2f" if metric in (*RATES, "ssim", "lpips") else ".3g"
+    if metric in COSTS and 0 < value < 1e-3:
+        return "< 0.001"
     whole = metric not in QUALITY and math.isfinite(value) and abs(value) >= 100
-    return f"{value:.0f}" if whole else format(value, digits)
+    return f"{value:.0f}" if whole else f"{value:z{digits}}"
 
 
 def markdown(table: pd.DataFrame) -> str:
