@@ -1,0 +1,208 @@
+"""Every attack keeps the contract on every benchmark that it runs on, and its numbers move only with ENGINE."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+
+import pytest
+import torch
+import yaml
+from toys import ROOT
+
+import leakboard
+from leakboard import config
+from leakboard.attack import contract
+from leakboard.run import Job, Outcome, attempt
+from leakboard.threat import Seen
+from leakboard.yaml12 import Yaml12
+
+PAPERS = sorted(path.name for path in (ROOT / "baselines").iterdir() if path.is_dir() and path.name != "__pycache__")
+QUESTIONS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml") if path.name != "dvc.yaml")
+GOLDEN = ROOT / "tests" / "golden.json"
+WRITE = os.environ.get("LEAKBOARD_GOLDEN") == "write"
+MOVED = 1e-4  # relative; rounding of another processor stays below it for three steps
+
+
+def _rows() -> list[tuple[str, str, str]]:
+    """(paper, variant, benchmark) of every row of every board, from the files alone."""
+    rows = []
+    for paper in PAPERS:
+        content = yaml.load((ROOT / "baselines" / paper / "params.yaml").read_text(), Loader=Yaml12)
+        for name, variant in content["variants"].items():
+            rows += [(paper, name, run) for run in variant.get("runs", content["runs"])]
+    return rows
+
+
+ROWS = _rows()
+each_row = pytest.mark.parametrize("row", ROWS, ids=["-".join(row) for row in ROWS])
+
+
+@pytest.fixture(autouse=True)
+def _in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@functools.cache
+def run(row: tuple[str, str, str], trial: int = 0, again: int = 0) -> Outcome:
+    """One trial with the budget cut; `again` only tells a second run from the first."""
+    paper, variant, run = row
+    full = config.benchmark(run, "quick")
+    asked = full.model_copy(update={"budget": min(full.budget, max(4, full.batch)), "trials": 1})
+    settings = config.params(paper).variants[variant].settings_for(run)
+    return attempt(Job(asked, paper, variant, ROOT / "baselines" / paper / "attack.py", settings, 1, trial))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_attack_is_one_frozen_dataclass(paper):
+    attack = contract.load(ROOT / "baselines" / paper / "attack.py")  # refuses files with none or several
+    assert dataclasses.is_dataclass(attack), f"{attack.__name__} is no dataclass"
+    assert attack.__dataclass_params__.frozen, f"{attack.__name__} is not frozen"
+    assert issubclass(contract.accepts(attack), Seen)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_run_of_a_paper_exists(paper):
+    params = config.params(paper)
+    named = set(params.runs).union(*(variant.runs or () for variant in params.variants.values()))
+    named |= {run for variant in params.variants.values() for run in variant.on}
+    assert named <= set(QUESTIONS)
+    for name, variant in params.variants.items():
+        assert set(variant.runs or params.runs) <= set(params.runs), f"{name} names runs that the paper does not have"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_published_rows_exist(paper):
+    published, params = config.published(paper), config.params(paper)
+    if published is None:
+        return
+    assert published.numbers or published.claims, "published.yaml says nothing"
+    for number in published.numbers:
+        assert number.variant in params.variants_on(number.run), f"no row {number.variant} on {number.run}"
+    for claim in published.claims:
+        for side in (claim.left, claim.right):
+            if side is not None:
+                assert side.variant in config.params(side.paper or paper).variants_on(side.run), claim.says
+
+
+@each_row
+def test_settings_belong_to_the_attack(row):
+    paper, variant, run = row
+    attack = contract.load(ROOT / "baselines" / paper / "attack.py")
+    contract.configure(attack, config.params(paper).variants[variant].settings_for(run))
+
+
+@pytest.mark.parametrize("scale", config.SCALES)
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_benchmark_reads_at_both_scales(name, scale):
+    asked = config.benchmark(name, scale)
+    assert (asked.name, asked.scale) == (name, scale)
+    assert asked.trials >= 1 and asked.budget >= 1 and asked.metrics
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_unknown_key_in_a_benchmark_names_file_and_key(name, tmp_path):
+    content = yaml.load((ROOT / "benchmarks" / f"{name}.yaml").read_text(), Loader=Yaml12)
+    content["common"]["tirals"] = 3
+    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(config.ConfigError, match=rf"{name}\.yaml(.|\n)*tirals"):
+        config.benchmark(name, "quick", tmp_path)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_unknown_key_in_params_names_file_and_key(paper, tmp_path, monkeypatch):
+    content = yaml.load((ROOT / "baselines" / paper / "params.yaml").read_text(), Loader=Yaml12)
+    content["varaints"] = {}
+    (tmp_path / "benchmarks").mkdir()
+    folder = tmp_path / "baselines" / paper
+    folder.mkdir(parents=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(config.ConfigError, match=rf"{paper}/params\.yaml(.|\n)*varaints"):
+        config.params(paper)
+
+
+@each_row
+def test_trial_keeps_the_contract(row):
+    before = torch.random.get_rng_state()
+    outcome = run(row)
+    asked = config.benchmark(row[2], "quick")
+    line = outcome.line
+    assert torch.equal(before, torch.random.get_rng_state())
+    if line["status"] == "skipped":
+        assert len(line["reason"]) > 10
+        return
+    assert line["status"] == "ok", line["reason"]
+    assert line["evaluations"] <= min(asked.budget, max(4, asked.batch))
+    assert line["label_accuracy"] is not None if "mse" not in line else len(line["mse_each"]) == asked.batch
+    if "mse" in line:  # a rule for labels alone hands in no image, and none is shown
+        assert outcome.got.shape == outcome.true.shape and len(outcome.true) == asked.batch
+        assert outcome.got.min() >= 0 and outcome.got.max() <= 1
+    assert line["seconds"] > 0 and line["peak_bytes"] > 0 and line["model_sha"] and line["victim_sha"]
+
+
+@each_row
+def test_same_seed_gives_the_same_bits_and_another_trial_another_victim(row):
+    first, second, other = run(row).line, run(row, again=1).line, run(row, trial=1).line
+    if first["status"] == "skipped":
+        assert second["status"] == other["status"] == "skipped"
+        return
+    same = ("victim_sha", "model_sha", "gradient_norm", "mse", "mse_each", "loss", "label_accuracy", "evaluations")
+    assert {name: first.get(name) for name in same} == {name: second.get(name) for name in same}
+    assert first["victim_sha"] != other["victim_sha"] and first["seed"] != other["seed"]
+    fresh = config.benchmark(row[2], "quick").network.weights == "fresh"
+    assert (first["model_sha"] != other["model_sha"]) == fresh
+
+
+def _values(row: tuple[str, str, str]) -> dict[str, float | str]:
+    """What the golden file keeps of a row: the attack's own loss and the MSE, or the label accuracy of a label rule."""
+    line = run(row).line
+    if line["status"] == "skipped":
+        return {"status": "skipped"}
+    kept = {name: line[name] for name in ("loss", "mse", "label_accuracy") if line.get(name) is not None}
+    assert kept and all(math.isfinite(value) for value in kept.values()), f"{row}: {kept}"
+    return {**kept, "model_sha": line["model_sha"]}
+
+
+def _golden() -> dict[str, dict[str, dict[str, float | str]]]:
+    """ENGINE -> row -> values. Only the present ENGINE's are kept."""
+    return json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+
+
+@each_row
+def test_golden_values_move_only_with_the_engine(row):
+    got, values = _values(row), _golden()
+    if WRITE:
+        _write(row, got, values)
+        return
+    wanted = values.get(str(leakboard.ENGINE), {}).get(" ".join(row))
+    if wanted is None:
+        return  # a new row: finite is all that can be asked until the file is written again
+    if got.get("model_sha") != wanted.get("model_sha"):
+        trained = config.benchmark(row[2], "quick").network.weights == "trained"
+        assert trained, f"the network of {row[2]} moved while ENGINE stayed {leakboard.ENGINE}: bump ENGINE or undo"
+        pytest.skip("this processor's training rounds differently: another victim than the golden one")
+    moved = [name for name in wanted if name not in got or not _close(got[name], wanted[name])]
+    message = f"{' '.join(row)}: {moved} moved from {wanted} to {got} while ENGINE stayed {leakboard.ENGINE}"
+    assert not moved and got.keys() == wanted.keys(), f"{message}: bump ENGINE or undo"
+
+
+def _close(got: float | str, wanted: float | str) -> bool:
+    if isinstance(got, str) or isinstance(wanted, str):
+        return got == wanted
+    return math.isclose(got, wanted, rel_tol=MOVED, abs_tol=1e-12)
+
+
+def _write(row: tuple[str, str, str], got: dict[str, float | str], values: dict) -> None:
+    """Put one row into the file and drop rows that are gone: `LEAKBOARD_GOLDEN=write pytest -k golden`."""
+    names = {" ".join(row) for row in ROWS}
+    kept = {name: value for name, value in values.get(str(leakboard.ENGINE), {}).items() if name in names}
+    content = {str(leakboard.ENGINE): {**kept, " ".join(row): got}}
+    GOLDEN.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def test_golden_tolerance_is_two_sided():
+    assert _close(1.00005, 1.0) and not _close(1.0002, 1.0) and not _close(0.9998, 1.0)
