@@ -1,0 +1,162 @@
+"""A fresh quick reproduction, compared with the committed one. It runs in CI or where LEAKBOARD_REPRODUCE is 1.
+
+The rule was fixed before any comparison was run. What no search decides (controls, labels in closed form, the victims'
+gradient norms) may differ by a thousandth: only rounding separates two machines. A search may end elsewhere, since
+rounding grows along its steps, so its mean may differ by 2 standard errors of the difference between two independent
+runs, 2 sd sqrt(2 / n), where sd is never below what one more success and one more failure would give a rate, nor below
+2 % of the committed mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leakboard.board.aggregate import RATES
+from leakboard.config import root
+
+EXACT = 1e-3
+CLOSED_FORM = (("idlg", "label_accuracy"), ("ig", "label_accuracy"))
+NEEDS_WEIGHTS = ("lpips",)  # reported only where the weights are
+LIMIT = 35 * 60  # seconds
+
+Aggregates = dict[tuple[str, str, str], dict[str, Any]]  # (paper, benchmark, variant) -> its CPU part of metrics.json
+
+asked = os.environ.get("LEAKBOARD_REPRODUCE") == "1" or bool(os.environ.get("CI"))
+reproduction = pytest.mark.skipif(not asked, reason="takes minutes; runs in CI and with LEAKBOARD_REPRODUCE=1")
+
+
+def aggregates(papers: Path) -> Aggregates:
+    """Every `metrics.json` below `results/<scale>/papers`, the part measured on a CPU."""
+    return {
+        (path.parts[-3], path.parts[-2], variant): kinds["cpu"]
+        for path in sorted(papers.glob("*/*/metrics.json"))
+        if path.parts[-3] != "victims"
+        for variant, kinds in json.loads(path.read_text()).items()
+        if "cpu" in kinds
+    }
+
+
+def allowed(paper: str, metric: str, committed: dict[str, float], n: int) -> float:
+    """How far a mean may lie from the committed one."""
+    mean = abs(committed["mean"])
+    if paper == "controls" or metric == "gradient_norm" or (paper, metric) in CLOSED_FORM:
+        return EXACT * mean + 1e-6
+    spread = committed["sd"]
+    if metric in RATES:
+        share = (committed["mean"] * n + 1) / (n + 2)
+        spread = max(spread, math.sqrt(share * (1 - share)))
+    return max(2 * spread * math.sqrt(2 / n), 0.02 * mean)
+
+
+def differences(committed: Aggregates, here: Aggregates) -> Iterator[str]:
+    """One sentence for each aggregate that does not hold."""
+    for row in sorted(set(committed) ^ set(here)):
+        yield f"{' '.join(row)}: only {'committed' if row in committed else 'here'}"
+    for row in sorted(set(committed) & set(here)):
+        yield from _row_differences(row, committed[row], here[row])
+
+
+def _row_differences(row: tuple[str, str, str], committed: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
+    name = " ".join(row)
+    for count in ("n", "failures"):
+        if committed[count] != here[count]:
+            yield f"{name}: {count} is {here[count]}, committed {committed[count]}"
+    means = {metric: value for metric, value in committed.items() if isinstance(value, dict) and "mean" in value}
+    for metric, value in means.items():
+        got = here.get(metric, {}).get("mean")
+        if value["mean"] is None or (got is None and metric in NEEDS_WEIGHTS):
+            continue
+        limit = allowed(row[0], metric, value, committed["n"])
+        if got is None or not abs(got - value["mean"]) <= limit:
+            yield f"{name}: {metric} is {got}, committed {value['mean']}, allowed +-{limit:.3g}"
+
+
+@pytest.fixture(scope="session")
+def fresh() -> tuple[int, str, Aggregates]:
+    """(exit status, last lines printed, aggregates) of one quick reproduction that ignores what is there."""
+    out = root() / "build" / "ci"
+    shutil.rmtree(out, ignore_errors=True)
+    console = Path(sys.executable).with_name("leakboard")
+    command = [str(console), "reproduce", "--scale", "quick", "--fresh", "--out", str(out)]
+    ran = subprocess.run(command, cwd=root(), capture_output=True, text=True, timeout=LIMIT)
+    return ran.returncode, (ran.stdout + ran.stderr)[-4000:], aggregates(out / "quick" / "papers")
+
+
+@reproduction
+@pytest.mark.timeout(LIMIT + 60)
+def test_a_fresh_reproduction_ends_without_a_missed_number(fresh):
+    status, printed, _ = fresh
+    assert status == 0, printed
+
+
+@reproduction
+@pytest.mark.timeout(LIMIT + 60)
+def test_a_fresh_reproduction_agrees_with_the_committed_results(fresh):
+    committed = aggregates(root() / "results" / "quick" / "papers")
+    assert committed, "results/quick/papers holds no metrics.json"
+    found = list(differences(committed, fresh[2]))
+    assert not found, "\n".join(found)
+
+
+def invented() -> Aggregates:
+    """A search, a control and a label rule over 8 trials."""
+
+    def metric(mean: float, sd: float) -> dict[str, float]:
+        return {"mean": mean, "sd": sd, "low": mean - sd, "high": mean + sd}
+
+    counts = {"n": 8, "failures": 0, "failed_reasons": {}}
+    return {
+        ("ig", "question", "cosine"): {**counts, "psnr": metric(20.0, 2.0), "above20": metric(1.0, 0.0)},
+        ("controls", "question", "mean"): {**counts, "psnr": metric(11.0, 3.0)},
+        ("idlg", "question", "label"): {**counts, "label_accuracy": metric(1.0, 0.0), "lpips": metric(0.3, 0.1)},
+    }
+
+
+def changed(paper: str, name: str, value: Any) -> Aggregates:
+    rows = invented()
+    row = next(row for key, row in rows.items() if key[0] == paper)
+    row[name] = {**row[name], "mean": value} if isinstance(row[name], dict) else value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("paper", "name", "value"),
+    [
+        ("ig", "psnr", 22.5),
+        ("ig", "psnr", 17.5),
+        ("ig", "psnr", math.nan),
+        ("ig", "above20", 0.625),
+        ("controls", "psnr", 11.02),
+        ("idlg", "label_accuracy", 0.99),
+        ("ig", "n", 7),
+        ("ig", "failures", 1),
+    ],
+)
+def test_a_shifted_aggregate_is_caught(paper, name, value):
+    (found,) = differences(invented(), changed(paper, name, value))
+    assert found.startswith(f"{paper} question") and name in found
+
+
+@pytest.mark.parametrize(("paper", "name", "value"), [("ig", "psnr", 21.9), ("controls", "psnr", 11.01)])
+def test_what_another_processor_may_change_passes(paper, name, value):
+    assert not list(differences(invented(), changed(paper, name, value)))
+
+
+def test_a_row_or_a_metric_that_is_gone_is_caught_and_lpips_needs_its_weights():
+    fewer = invented()
+    del fewer["controls", "question", "mean"]
+    del fewer["ig", "question", "cosine"]["psnr"]
+    del fewer["idlg", "question", "label"]["lpips"]
+    gone, lacking = differences(invented(), fewer)
+    assert gone == "controls question mean: only committed"
+    assert lacking.startswith("ig question cosine: psnr is None")
