@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -65,10 +66,15 @@ class Meter:
     """Counts every pass through the attack's private model, and keeps the snapshots that the attack offers."""
 
     def __init__(self, seen: Seen, clock: Clock) -> None:
-        self.evaluations, self.clock, self.snapshots = 0, clock, []
-        self.budget = seen.budget
+        self.evaluations, self.clock = 0, clock
+        self.snapshots: list[Snapshot] = []
+        self.budget, self.shape = seen.budget, seen.shape
         seen.model.register_forward_hook(self._count)
         seen.observer = self._keep
+
+    def __deepcopy__(self, memo: dict) -> Meter:
+        """A copy of the model counts here too."""
+        return self
 
     def _count(self, *_: object) -> None:
         self.evaluations += 1
@@ -76,6 +82,8 @@ class Meter:
             raise BudgetSpent(f"more than the {self.budget} gradient evaluations of the benchmark")
 
     def _keep(self, step: int, images: Tensor, loss: Tensor | float) -> None:
+        if images.ndim != 4 or images.shape[1:] != self.shape[1:]:
+            raise ValueError(f"a snapshot has shape {tuple(images.shape)}, expected (M, {list(self.shape[1:])})")
         with self.clock.paused():
             copy = images.detach().float().cpu().clone()
             self.snapshots.append(Snapshot(step, self.evaluations, self.clock.total, float(loss), copy.clamp(0, 1)))
@@ -91,13 +99,19 @@ def attempt(job: Job) -> Outcome:
     hidden, pool = secret(benchmark, job.trial), public(benchmark)
     model = network(benchmark, job.trial).to(device)
     if benchmark.threat.conduct == "malicious":
-        model = contract.craft(attack, model, generator("craft", benchmark.seed, job.trial)).to(device)
+        try:
+            model = contract.craft(attack, model, generator("craft", benchmark.seed, job.trial)).to(device)
+        except Exception as error:
+            return lost(job, **status_of(error))
     shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
     seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1])
     line = {**_identity(job, device), **_observed(hidden, model, seen)}
     clock, prepared = Clock(device), Clock(device)
-    with prepared.running():
-        contract.prepare(attack, shown, generator("prepare", benchmark.seed))
+    try:
+        with unchanged(seen), prepared.running():
+            contract.prepare(attack, shown, generator("prepare", benchmark.seed))
+    except Exception as error:
+        return lost(job, **status_of(error))
     meter = Meter(seen, clock)
     reset_peak(device)
     got, status = reconstruct(attack, seen, clock, benchmark, generator("attack", benchmark.seed, job.trial))
@@ -119,23 +133,35 @@ def reconstruct(
     attack: contract.Attack, seen: Seen, clock: Clock, benchmark: Benchmark, rng: torch.Generator
 ) -> tuple[Reconstruction, dict[str, Any]]:
     """The attack under its clock. Nothing that it was given may change; a fault of any kind hands in no image."""
-    before = fingerprint(seen)
+    shape, labels = seen.shape, None if seen.labels is not None else torch.empty(0, dtype=torch.long)
     try:
-        with limit(benchmark.timeout_seconds), clock.running():
-            got = attack.reconstruct(seen, rng)
-        got = got.checked(seen.shape)
-        changed = before.keys() - {key for key, value in fingerprint(seen).items() if value == before[key]}
-        if changed:
-            raise RuntimeError(f"the attack changed {', '.join(sorted(changed))}")
+        with unchanged(seen):
+            with limit(benchmark.timeout_seconds), clock.running():
+                got = attack.reconstruct(seen, rng)
+            got = got.checked(shape)
         return got, {"status": "ok"}
-    except TimeoutError as error:
-        status = {"status": "timeout", "reason": str(error)}
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        status = {"status": "out_of_memory", "reason": str(error).split("\n")[0]}
     except Exception as error:
-        status = {"status": "failed", "reason": f"{type(error).__name__}: {error}".split("\n")[0]}
-    nothing = torch.empty(0, *seen.shape[1:])
-    return Reconstruction(nothing, None if seen.labels is not None else torch.empty(0, dtype=torch.long)), status
+        return Reconstruction(torch.empty(0, *shape[1:]), labels), status_of(error)
+
+
+def status_of(error: Exception) -> dict[str, str]:
+    """What went wrong, as the status and reason of a trial line."""
+    reason = f"{type(error).__name__}: {error}".split("\n")[0]
+    if isinstance(error, TimeoutError):
+        return {"status": "timeout", "reason": str(error)}
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return {"status": "out_of_memory", "reason": reason}
+    return {"status": "failed", "reason": reason}
+
+
+@contextlib.contextmanager
+def unchanged(seen: Seen) -> Iterator[None]:
+    """RuntimeError when what must stay as it is has changed at the end."""
+    before = fingerprint(seen)
+    yield
+    changed = [name for name, value in fingerprint(seen).items() if value != before[name]]
+    if changed:
+        raise RuntimeError(f"the attack changed {', '.join(changed)}")
 
 
 def fingerprint(seen: Seen) -> dict[str, str]:
@@ -184,17 +210,19 @@ def judged(job: Job, line: dict[str, Any], hidden: Secret, got: Reconstruction, 
     else:
         line |= {"label_accuracy": scores.summary()["label_accuracy"]}
     where = {"variant": job.variant, "trial": job.trial, "device_kind": line["device_kind"]}
+    if label_only:
+        return Outcome(line, true=hidden.images)
     index = match(hidden.images, got.images)
     shown = torch.stack([got.images[k] if k >= 0 else noise[i] for i, k in enumerate(index.tolist())])
     return Outcome(line, [{**where, **row} for row in rows], hidden.images, shown)
 
 
-def lost(job: Job) -> Outcome:
-    """The outcome of a trial whose process died twice: a failure that scores what noise scores."""
+def lost(job: Job, status: str = "failed", reason: str = "the worker process died twice on this trial") -> Outcome:
+    """The outcome of a trial without a reconstruction: a failure that scores what noise scores."""
     device = machine.device_of(job.device)
     hidden = secret(job.benchmark, job.trial)
     line = {**_identity(job, device), **_observed(hidden, network(job.benchmark, job.trial), None)}
-    line |= {"status": "failed", "reason": "the worker process died twice on this trial"}
+    line |= {"status": status, "reason": reason}
     labels = None if "labels" in job.benchmark.threat.knows else torch.empty(0, dtype=torch.long)
     return judged(job, line, hidden, Reconstruction(torch.empty(0, *hidden.images.shape[1:]), labels), [])
 

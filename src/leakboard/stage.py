@@ -185,25 +185,28 @@ def _merge_curve(curves: pd.DataFrame, rows: Iterable[dict]) -> pd.DataFrame:
 
 
 def keep_images(folder: Path, job: Job, outcome: Outcome) -> None:
-    if job.trial >= GRID or outcome.true is None or outcome.got is None:
+    """Keep the pictures of the first trials, truth and reconstruction (none for an attack on labels alone)."""
+    if job.trial >= GRID or outcome.true is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{job.variant}-{job.trial}.npz"
+    pictures = {"true": outcome.true, "got": outcome.got if outcome.got is not None else outcome.true[:0]}
     with path.with_suffix(".part").open("wb") as file:
-        np.savez_compressed(file, true=outcome.true.numpy(), got=outcome.got.numpy())
+        np.savez_compressed(file, **{name: images.numpy() for name, images in pictures.items()})
     path.with_suffix(".part").replace(path)
 
 
 def draw_grid(stage: Stage) -> None:
-    """Truth above the reconstructions of every variant, as far as the pictures of the first trials are here."""
-    shown: dict[str, dict[int, np.lib.npyio.NpzFile]] = {}
+    """Truth above the reconstructions of every variant, for the first trials that all variants have a picture of."""
+    kept: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for path in sorted(stage.images.glob("*.npz")):
         variant, trial = path.stem.rsplit("-", 1)
-        shown.setdefault(variant, {})[int(trial)] = np.load(path)
-    names = [name for name in stage.variants() if name in shown]
-    common = sorted(set.intersection(*(set(shown[name]) for name in names))) if names else []
+        with np.load(path) as pictures:
+            kept.setdefault(variant, {})[int(trial)] = dict(pictures)
+    names = [name for name in stage.variants() if name in kept]
+    common = sorted(set.intersection(*(set(kept[name]) for name in names))) if names else []
     if not common:
         return
-    true = np.concatenate([shown[names[0]][trial]["true"] for trial in common])[:GRID]
-    rows = {name: np.concatenate([shown[name][trial]["got"] for trial in common])[:GRID] for name in names}
-    figures.grid(stage.folder / "grid.png", true, rows)
+    true = np.concatenate([kept[names[0]][trial]["true"] for trial in common])[:GRID]
+    rows = {name: np.concatenate([kept[name][trial]["got"] for trial in common])[:GRID] for name in names}
+    figures.grid(stage.folder / "grid.png", true, {name: got for name, got in rows.items() if len(got)})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,6 @@ from leakboard.run import Job, Outcome, attempt
 from leakboard.run import lost as lost_trial
 from leakboard.stage import GRID
 from leakboard.workers import spread
-
-SHOWN = {"rank", "attack", "n", "failed", "seconds"}
 
 
 def jobs_of(attack: str, benchmark: Benchmark, trials: range | None, device: str) -> list[Job]:
@@ -74,13 +71,15 @@ class Running:
 
 
 def _picture(path: Path, outcomes: list[tuple[Job, Outcome]]) -> Path:
-    shown = [(job, outcome) for job, outcome in outcomes if outcome.true is not None and outcome.got is not None]
-    rows: dict[str, list[Any]] = {}
-    true: dict[int, Any] = {}
-    for job, outcome in shown:
-        rows.setdefault(job.variant, []).append(outcome.got.numpy())
-        true[job.trial] = outcome.true.numpy()
-    if rows:
-        truth = np.concatenate([true[trial] for trial in sorted(true)])[:GRID]
-        figures.grid(path, truth, {name: np.concatenate(images)[:GRID] for name, images in rows.items()})
+    """The grid over the first trials that every variant has a picture of."""
+    rows: dict[str, dict[int, np.ndarray]] = {}
+    true: dict[int, np.ndarray] = {}
+    for job, outcome in outcomes:
+        if outcome.true is not None and outcome.got is not None:
+            rows.setdefault(job.variant, {})[job.trial] = outcome.got.numpy()
+            true[job.trial] = outcome.true.numpy()
+    common = sorted(trial for trial in true if all(trial in images for images in rows.values()))
+    if common:
+        shown = {name: np.concatenate([images[t] for t in common])[:GRID] for name, images in rows.items()}
+        figures.grid(path, np.concatenate([true[t] for t in common])[:GRID], shown)
     return path

@@ -43,7 +43,10 @@ def load(path: Path) -> type[Attack]:
         raise AttackError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise AttackError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == name]
     found = [c for c in classes if hasattr(c, "reconstruct")]
     if len(found) != 1:
@@ -62,11 +65,16 @@ def accepts(attack: type[Attack]) -> type[Seen]:
 
 def configure(attack: type[Attack], settings: dict[str, Any]) -> Attack:
     """The attack with these hyper-parameters. AttackError names an unknown one."""
-    fields = {field.name for field in dataclasses.fields(attack)} if dataclasses.is_dataclass(attack) else set()
+    fields: set[str] = (
+        {field.name for field in dataclasses.fields(attack)} if dataclasses.is_dataclass(attack) else set()
+    )
     unknown = set(settings) - fields
     if unknown:
         raise AttackError(f"{attack.__name__} has no setting {sorted(unknown)}; it has: {', '.join(sorted(fields))}")
-    return attack(**settings)
+    try:
+        return attack(**settings)
+    except (TypeError, ValueError) as error:
+        raise AttackError(f"{attack.__name__}: {error}") from error
 
 
 def craft(attack: Attack, model: nn.Module, rng: Generator) -> nn.Module:
