@@ -1,0 +1,121 @@
+"""What the runner does around an attack: preparation, snapshots, the clock and the count of evaluations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import GRAY, ROOT, question, toy, trial
+
+
+@pytest.fixture(autouse=True)
+def _in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def test_prepare_is_called_first_and_timed_apart(tmp_path):
+    methods = """
+    def prepare(self, public, rng):
+        time.sleep(0.4)
+        object.__setattr__(self, "prior", public.images.mean(0, keepdim=True))
+    """
+    path = toy(tmp_path, "return Reconstruction(self.prior.expand(seen.shape))", methods=methods)
+    line = trial(path, question()).line
+    assert line["status"] == "ok", line.get("reason")
+    assert line["prepare_seconds"] >= 0.4 > line["seconds"] > 0
+
+
+def test_snapshots_are_copies_at_powers_of_two(tmp_path):
+    body = """
+    x = torch.zeros(seen.shape)
+    for step in range(1, 11):
+        x.fill_(step / 10)
+        seen.model(x)
+        seen.snapshot(step, x, torch.tensor(1.0 / step))
+        x.fill_(7.0)
+    return Reconstruction(x.fill_(1.0))
+    """
+    outcome = trial(toy(tmp_path, body), question())
+    assert [row["step"] for row in outcome.curve] == [1, 2, 4, 8] == [row["evaluations"] for row in outcome.curve]
+    for row in outcome.curve:
+        wanted = (outcome.true.double() - row["step"] / 10).square().mean()
+        assert row["mse"] == pytest.approx(float(wanted), rel=1e-5) and row["loss"] == pytest.approx(1 / row["step"])
+    seconds = [row["seconds"] for row in outcome.curve]
+    assert seconds == sorted(seconds) and seconds[-1] <= outcome.line["seconds"]
+    assert outcome.line["evaluations"] == 10
+
+
+def test_the_clock_stands_still_while_a_snapshot_is_taken(tmp_path, monkeypatch):
+    """Converting the loss is part of the snapshot: one that takes half a second costs the attack nothing."""
+    body = """
+    class Slow:
+        def __float__(self):
+            time.sleep(0.5)
+            return 0.0
+    seen.snapshot(1, torch.zeros(seen.shape), Slow())
+    return Reconstruction(torch.zeros(seen.shape))
+    """
+    line = trial(toy(tmp_path, body), question()).line
+    assert line["status"] == "ok" and line["seconds"] < 0.5
+
+
+def test_every_pass_counts_on_copies_of_the_model_too(tmp_path):
+    """Simulating local training on a copy of the model is no way around the budget."""
+    body = """
+    clone = copy.deepcopy(seen.model)
+    for _ in range(3):
+        clone(torch.zeros(seen.shape)), seen.model(torch.zeros(seen.shape))
+    torch.func.functional_call(clone, dict(clone.named_parameters()), (torch.zeros(seen.shape),))
+    return Reconstruction(torch.zeros(seen.shape))
+    """
+    path = toy(tmp_path, body)
+    assert trial(path, question(budget=7)).line["evaluations"] == 7
+    line = trial(path, question(budget=6)).line
+    assert line["status"] == "failed" and "more than the 6 gradient evaluations" in line["reason"]
+
+
+def test_an_attack_may_report_its_own_count(tmp_path):
+    info = '{"gradient_evaluations": 5, "loss": 0.25, "restarts": 2}'
+    body = f"return Reconstruction(torch.zeros(seen.shape), None, {info})"
+    line = trial(toy(tmp_path, body), question()).line
+    assert (line["evaluations"], line["loss"], line["restarts"]) == (5, 0.25, 2)
+
+
+def test_settings_reach_the_attack_and_unknown_ones_do_not(tmp_path):
+    path = toy(tmp_path, 'assert self.path == "here"\n' + GRAY)
+    assert trial(path, question(), settings={"path": "here"}).line["status"] == "ok"
+    with pytest.raises(ValueError, match=r"no setting.*pth.*it has: path"):
+        trial(path, question(), settings={"pth": "here"})
+
+
+def test_fewer_images_than_secrets_score_noise_for_the_rest(tmp_path):
+    from leakboard.rng import generator
+
+    asked = question(batch=2)
+    outcome = trial(toy(tmp_path, "return Reconstruction(torch.zeros(1, *seen.shape[1:]))"), asked)
+    noise = torch.rand(2, 1, 8, 8, generator=generator("noise", asked.seed, 0))
+    one = [float(image.double().square().mean()) for image in outcome.true]
+    rest = [float(((a - b).double()).square().mean()) for a, b in zip(outcome.true, noise, strict=True)]
+    taken = one.index(min(one))
+    assert outcome.line["mse_each"][taken] == pytest.approx(one[taken], rel=1e-6)
+    assert outcome.line["mse_each"][1 - taken] == pytest.approx(rest[1 - taken], rel=1e-6)
+    assert outcome.line["label_accuracy"] is None
+
+
+@pytest.mark.parametrize("text", ["", "x = 1", "import torch\ndef reconstruct(): pass"])
+def test_a_file_without_an_attack_is_refused(text, tmp_path):
+    path = tmp_path / "none.py"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="defines 0 classes"):
+        trial(path, question())
+
+
+def test_a_file_that_cannot_be_imported_is_refused_by_name(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("import nowhere_to_be_found\n")
+    with pytest.raises(ValueError, match=r"broken\.py.*nowhere_to_be_found"):
+        trial(path, question())
+
+
+def test_an_annotation_that_is_no_observation_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected a kind of Seen"):
+        trial(toy(tmp_path, GRAY, kind="int"), question())
