@@ -1,10 +1,10 @@
 """A fresh quick reproduction, compared with the committed one. It runs in CI or where LEAKBOARD_REPRODUCE is 1.
 
-The rule was fixed before two machines were compared. What no search decides (controls, labels in closed form, the victims'
-gradient norms) may differ by a thousandth: only rounding separates two machines. A search may end elsewhere, since
-rounding grows along its steps (with the vector instructions switched off, one DLG trial in eight went from failure to
-success), so its mean may differ by the largest of: 2 standard errors of the difference between two independent runs;
-what one trial moves that fails instead, with the score of noise (a rate: two trials); 2 % of itself.
+The rule was fixed before two machines were compared. What no search decides (controls, labels in closed form, gradient
+norms of victims) may differ by a thousandth, since only rounding separates two machines. A search may end elsewhere,
+because rounding grows along its steps (without vector instructions one DLG trial in eight went from failure to success):
+its mean may differ by the largest of 2 standard errors of the difference between two independent runs; what one trial
+moves that fails instead, with the score of noise (a rate: two trials); and 2 % of itself.
 """
 
 from __future__ import annotations
