@@ -2,7 +2,7 @@
 
 The rule was fixed before two machines were compared. What no search decides (controls, labels in closed form, gradient
 norms of victims) may differ by a thousandth, since only rounding separates two machines. A search may end elsewhere,
-because rounding grows along its steps (without vector instructions one DLG trial in eight went from failure to success):
+because rounding grows along its steps (without vector instructions one DLG trial in eight turned into a success):
 its mean may differ by the largest of 2 standard errors of the difference between two independent runs; what one trial
 moves that fails instead, with the score of noise (a rate: two trials); and 2 % of itself.
 """
