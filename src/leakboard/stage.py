@@ -190,9 +190,9 @@ def keep_images(folder: Path, job: Job, outcome: Outcome) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{job.variant}-{job.trial}.npz"
-    pictures = {"true": outcome.true, "got": outcome.got if outcome.got is not None else outcome.true[:0]}
+    got = outcome.true[:0] if outcome.got is None else outcome.got
     with path.with_suffix(".part").open("wb") as file:
-        np.savez_compressed(file, **{name: images.numpy() for name, images in pictures.items()})
+        np.savez_compressed(file, true=outcome.true.numpy(), got=got.numpy())
     path.with_suffix(".part").replace(path)
 
 

@@ -82,9 +82,10 @@ def sequence(
     """Honest rounds as client 0 sees them: the global models before and after each, and its own updates."""
     current, states, own_updates = copy.deepcopy(model), [_copy(model)], []
     for _ in range(spec.rounds):
-        locals_ = [train_locally(current, loss, data, spec) for data in (own, *peers(secret, spec.clients))]
-        own_updates.append(difference(current, locals_[0]))
-        current.load_state_dict(average([local.state_dict() for local in locals_]))
+        clients: list[Secret | Public] = [own, *peers(secret, spec.clients)]
+        trained = [train_locally(current, loss, data, spec) for data in clients]
+        own_updates.append(difference(current, trained[0]))
+        current.load_state_dict(average([local.state_dict() for local in trained]))
         states.append(_copy(current))
     return states, own_updates
 
