@@ -1,0 +1,212 @@
+"""The rules that make a number honest: secrets that no attack can reach, and failures that count."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import sys
+import types
+
+import pytest
+import torch
+from toys import GRAY, ROOT, observed, question, toy, trial
+
+from leakboard import config, run
+from leakboard.data import dataset
+from leakboard.rng import generator
+from leakboard.score import mse
+from leakboard.victim.secrets import public, secret
+from leakboard.victim.training import load_trained
+
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml") if path.name != "dvc.yaml")
+KINDS = {"gradient": "Gradient", "update": "ModelUpdate", "sequence": "ModelSequence"}
+KINDS |= {"participation": "Participation", "released": "ReleasedModel"}
+
+
+@pytest.fixture(autouse=True)
+def _in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rule 1: the attack never holds the secret.
+
+
+def reachable(start: object, without: tuple[object, ...] = ()) -> list[torch.Tensor]:
+    """Every tensor that can be got at from an object: attributes, containers, closures, frames, autograd graphs.
+
+    Not through modules, classes and the globals of functions, which every Python object reaches.
+    """
+    closed = [vars(module) for module in list(sys.modules.values()) if type(module) is types.ModuleType]
+    skipped = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType, str, bytes, int, float)
+    kept, seen, waiting = [], {id(part) for part in (*closed, *without)}, [start]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen or isinstance(part, skipped):
+            continue
+        seen.add(id(part))
+        kept.append(part)  # alive until the end, so that no id is used twice
+        waiting += [other for other in gc.get_referents(part) if other is not getattr(part, "__globals__", None)]
+        if isinstance(part, torch.Tensor):
+            waiting += [part.grad_fn, part.grad if part.is_leaf else None, part._base]
+        elif hasattr(part, "next_functions"):
+            waiting += [node for node, _ in part.next_functions]
+            waiting += [getattr(part, name) for name in dir(part) if name.startswith("_saved_")]
+    return [part for part in kept if isinstance(part, torch.Tensor)]
+
+
+def holds(tensors: list[torch.Tensor], image: torch.Tensor) -> bool:
+    """Whether one of the tensors shares memory with the image or has it among its rows."""
+    place, flat = image.untyped_storage().data_ptr(), image.detach().double().flatten()
+    for tensor in tensors:
+        if tensor.untyped_storage().data_ptr() == place:
+            return True
+        if tensor.numel() and tensor.numel() % flat.numel() == 0 and not tensor.is_complex():
+            rows = tensor.detach().double().reshape(-1, flat.numel())
+            if bool((rows - flat).abs().amax(1).le(1e-7).any()):
+                return True
+    return False
+
+
+def given_to_attack(sees: str, monkeypatch, tmp_path, **threat):
+    """(the secret, everything that `attempt` hands to an attack on such a question)."""
+    caught: dict[str, object] = {}
+    true_secret, true_reconstruct = run.secret, run.reconstruct
+
+    def kept_secret(*args):
+        caught["secret"] = true_secret(*args)
+        return caught["secret"]
+
+    def kept_reconstruct(attack, seen, clock, benchmark, rng):
+        caught["given"] = (attack, seen, rng)
+        return true_reconstruct(attack, seen, clock, benchmark, rng)
+
+    monkeypatch.setattr(run, "secret", kept_secret)
+    monkeypatch.setattr(run, "reconstruct", kept_reconstruct)
+    federated = {"clients": 3, "rounds": 2, "learning_rate": 0.05}
+    asked = question(sees, {"knows": ("labels", "local_training"), **threat}, batch=2, federation=federated)
+    assert trial(toy(tmp_path, GRAY, KINDS[sees]), asked).line["status"] == "ok"
+    return caught["secret"], caught["given"]
+
+
+@pytest.mark.parametrize("sees", ["gradient", "update", "sequence", "released"])
+def test_no_path_leads_to_the_secret(sees, monkeypatch, tmp_path):
+    hidden, given = given_to_attack(sees, monkeypatch, tmp_path)
+    tensors = reachable(given)
+    assert len(tensors) > 10, "the walk reaches the model and the observation"
+    assert holds(tensors, given[1].public.images[0]), "the walk finds images where there are some"
+    for image in hidden.images:
+        assert not holds(tensors, image[None])
+    assert not holds(tensors, hidden.images)
+
+
+def test_a_live_client_meets_the_secret_nowhere_but_inside_the_rounds(monkeypatch, tmp_path):
+    """The victims live on inside the generator of rounds, which has to train them; nothing else holds their images,
+    neither the observation without it nor any turn that it hands out.
+    """
+    hidden, (attack, seen, rng) = given_to_attack("participation", monkeypatch, tmp_path)
+    assert holds(reachable(seen), hidden.images[:1]), "through the frame of the generator; the only way"
+    for part in ((attack, rng, seen), *seen):
+        tensors = reachable(part, without=(seen.turns,))
+        assert len(tensors) > 5
+        assert not any(holds(tensors, image[None]) for image in hidden.images)
+
+
+def test_a_black_box_holds_no_weight_but_behind_its_query(monkeypatch, tmp_path):
+    """The service has to compute with the weights; no other part of the observation has them."""
+    _, (_, seen, _) = given_to_attack("released", monkeypatch, tmp_path, access="black")
+    weight = next(p for p in reachable(seen.query) if isinstance(p, torch.nn.Parameter) and p.ndim == 4)
+    assert not holds(reachable(seen, without=(seen.query,)), weight)
+
+
+@pytest.mark.parametrize("place", ["hook", "closure", "graph", "attribute"])
+def test_the_walk_finds_a_planted_secret(place):
+    hidden, _, seen = observed(question())
+    image = hidden.images
+    if place == "hook":
+        seen.model.register_forward_hook(lambda *_: image)
+    elif place == "closure":
+        seen.observer = (lambda deep: lambda *_: deep["deep"])({"deep": image})
+    elif place == "graph":
+        seen.gradient = ((torch.ones(1, requires_grad=True) * image).sum(),)
+    else:
+        seen.model[0].note = [image.clone()]
+    assert holds(reachable(seen), hidden.images)
+
+
+def test_labels_of_a_batch_come_sorted():
+    asked = question("gradient", {"knows": ["labels"]}, batch=8)
+    unsorted = 0
+    for number in range(5):
+        hidden, _, seen = observed(asked, number)
+        assert seen.labels.tolist() == sorted(hidden.labels.tolist())
+        unsorted += seen.labels.tolist() != hidden.labels.tolist()
+    assert unsorted, "the order of these batches says something, so sorting matters"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rule 8: victims are disjoint from what anybody has.
+
+
+def hashes(images: torch.Tensor) -> set[str]:
+    return {hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest() for image in images}
+
+
+def victims(asked: config.Benchmark) -> torch.Tensor:
+    return torch.cat([secret(asked, number).images for number in range(asked.trials)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quick_victims_are_neither_public_nor_twice(name):
+    disjoint(config.benchmark(name, "quick"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paper_victims_are_neither_public_nor_twice(name, real_data):
+    disjoint(config.benchmark(name, "paper"))
+
+
+def disjoint(asked: config.Benchmark) -> None:
+    images, pool = victims(asked), public(asked)
+    assert len(images) == asked.trials * asked.batch
+    if asked.threat.sees != "released":  # where victims are all images of a class
+        assert len(hashes(images)) == len(images), "an image stands in two trials"
+    if pool is not None:
+        assert len(pool.images) == asked.data.public_count and not hashes(images) & hashes(pool.images)
+
+
+def test_public_images_from_the_victims_split_are_refused():
+    asked = question(data={"name": "digits", "public_split": "test"})
+    with pytest.raises(Exception, match="public images and victims both come from digits test"):
+        public(asked)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trained_victims_never_saw_the_secrets(name):
+    for scale in config.SCALES:
+        asked = config.benchmark(name, scale)
+        if asked.training is None:
+            continue
+        assert (asked.training.data, asked.training.split) != (asked.data.name, asked.data.split)
+        if scale == "quick":
+            pool = dataset(asked.training.data, asked.training.split, asked.training.size)
+            assert not hashes(victims(asked)) & hashes(pool.take(pool.available)[0])
+        elif asked.training.data.removesuffix("_jpeg") == asked.data.name:
+            assert {asked.training.split, asked.data.split} == {"train", "test"}
+
+
+def test_training_on_the_victims_split_is_refused(tmp_path, monkeypatch):
+    recipe = {"data": "digits", "split": "test", "epochs": 1, "learning_rate": 0.1, "augment": False}
+    asked = question(network={"name": "lenet_sigmoid", "weights": "trained"}, training=recipe)
+    for folder in ("benchmarks", "baselines"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="trained on the split that holds its victims"):
+        load_trained(torch.nn.Linear(1, 1), asked)
+
+
+def test_noise_of_a_failed_trial_is_drawn_from_seed_and_trial_alone(tmp_path):
+    asked = question(batch=2)
+    line = trial(toy(tmp_path, 'raise RuntimeError("rude")'), asked, 1).line
+    noise = torch.rand(2, 1, 8, 8, generator=generator("noise", asked.seed, 1))
+    assert line["mse_each"] == mse(secret(asked, 1).images, noise).tolist()
