@@ -64,9 +64,12 @@ def trials_of(text: str | None) -> range | None:
         return None
     first, _, last = text.rpartition(":")
     try:
-        return range(int(first or 0), int(last))
+        chosen = range(int(first or 0), int(last))
     except ValueError:
         raise Failure(f"--trials {text!r}: expected a number or FIRST:LAST") from None
+    if not chosen or chosen.start < 0:
+        raise Failure(f"--trials {text!r} names no trial; expected a number above 0 or FIRST:LAST with LAST > FIRST")
+    return chosen
 
 
 @app.command("list")

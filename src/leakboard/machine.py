@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from leakboard.config import ConfigError
+
 THREADS = 1  # per process: small networks gain nothing from more, and several processes share a machine fairly
 
 
@@ -24,12 +26,15 @@ def settle(threads: int = THREADS) -> None:
 
 
 def device_of(name: str) -> torch.device:
-    """`auto` is CUDA where there is one. ValueError when CUDA is asked for and absent."""
+    """`auto` is CUDA where there is one. ConfigError when the name is none or CUDA is asked for and absent."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("device cuda asked for, but torch finds none")
-    return torch.device(name)
+        raise ConfigError(f"device {name} asked for, but torch finds no CUDA here; there are: auto, cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"no device {name!r}; there are: auto, cpu, cuda") from None
 
 
 def describe(device: torch.device) -> dict[str, object]:

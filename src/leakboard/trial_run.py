@@ -30,6 +30,10 @@ def jobs_of(attack: str, benchmark: Benchmark, trials: range | None, device: str
             variants = {n: variants[n] for n in params.variants_on(benchmark.name)}
     else:
         path, variants = Path(attack).resolve(), {"default": {}}
+        if not path.is_file():
+            papers = ", ".join(config.paper_names())
+            raise config.ConfigError(f"{attack} is neither a file nor a paper; the papers are: {papers}")
+    machine.device_of(device)
     contract.load(path)  # a file that is no attack fails here, once, and not in every worker
     name = attack if attack in config.paper_names() else path.stem
     return [
