@@ -30,8 +30,26 @@ def console(*words: str, folder: Path, **more) -> subprocess.Popen:
 
 
 def end(process: subprocess.Popen, how: signal.Signals) -> str:
-    os.killpg(process.pid, how)
-    return process.communicate(timeout=60)[0]
+    """Interrupt all as a terminal does, or kill the parent alone; either way nothing of it may stay behind."""
+    (os.kill if how == signal.SIGKILL else os.killpg)(process.pid, how)
+    try:
+        said = process.communicate(timeout=120)[0]
+        deadline = time.monotonic() + 120
+        while _alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not _alive(process.pid), "workers outlive their parent"
+    finally:
+        if _alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    return said
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def store(results: Path, paper: str = "toy", name: str = "toy_gradient") -> pd.DataFrame:
@@ -40,7 +58,7 @@ def store(results: Path, paper: str = "toy", name: str = "toy_gradient") -> pd.D
 
 def wait_for(results: Path, lines: int, process: subprocess.Popen, **where: str) -> pd.DataFrame:
     """The store as soon as it has so many lines."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(found := store(results, **where)) < lines:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -74,18 +92,18 @@ def test_a_killed_run_goes_on_and_attacks_no_finished_trial_again(tmp_path, monk
     """The real thing: DLG on digits, killed without warning after two trials."""
     killed, whole, where = tmp_path / "killed", tmp_path / "whole", {"paper": "dlg", "name": DLG}
     monkeypatch.chdir(ROOT)
-    words = ("reproduce", "dlg", DLG, "--workers", "1", "--trials", "5", "--out")
+    words = ("reproduce", "dlg", DLG, "--workers", "1", "--trials", "60", "--out")
     process = console(*words, str(killed), folder=ROOT)
     wait_for(killed, 2, process, **where)
     end(process, signal.SIGKILL)
     before = lines_of(killed, **where)
-    assert 3 <= len(before) < 6, "killed half way"
-    (chosen,) = stages("quick", "dlg", DLG, killed)
-    assert reproduce([chosen], trials=range(5), workers=0) == 6 - len(before)
+    assert 3 <= len(before) < 61, "killed half way"
+    some = range(len(before) + 1)  # two more than there are below the header
+    assert reproduce(stages("quick", "dlg", DLG, killed), trials=some, workers=0) == 2
     assert set(before) <= set(lines_of(killed, **where)), "finished lines stay as they are, seconds included"
-    reproduce(stages("quick", "dlg", DLG, whole), trials=range(5), workers=0)
+    reproduce(stages("quick", "dlg", DLG, whole), trials=some, workers=0)
     same_quality(store(killed, **where), store(whole, **where))
-    assert sorted(store(killed, **where)["trial"]) == list(range(5))
+    assert sorted(store(killed, **where)["trial"]) == list(some)
 
 
 def test_an_interrupt_exits_130_and_keeps_the_store(tmp_path):
