@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from leakboard.config import SCALES, Scale
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Reproduce, compare and check data reconstruction.")
 data_app = typer.Typer(no_args_is_help=True, help="The data sets: what is here, where they come from.")
 app.add_typer(data_app, name="data")
-screen = Console()
+screen = Console(width=None if sys.stdout.isatty() else 140)
 
 ScaleOption = Annotated[str, typer.Option(help="quick (bundled data, minutes) or paper (the published protocol).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -133,10 +134,10 @@ def reproduce(
             )
         screen.print(f"{ran} trials run, {len(stages)} stages up to date in {results}", soft_wrap=True)
         if paper is None:
-            conclude(chosen, results)
+            conclude(chosen, out.resolve() if out else None)
 
 
-def conclude(scale: Scale, results: Path) -> None:
+def conclude(scale: Scale, results: Path | None) -> None:
     """Verdicts, boards and report of a whole reproduction; exit status 1 when a gating number is missed."""
     from leakboard.board import replication, report, verdict
 
@@ -242,7 +243,9 @@ def progress(stages: int) -> Iterator[Any]:
 
 
 def print_frame(frame: Any, title: str) -> None:
-    table = Table(*map(str, frame.columns), title=title)
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    for name in frame.columns:
+        table.add_column(str(name), overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*("" if value is None or value != value else str(value) for value in row))
     screen.print(table)

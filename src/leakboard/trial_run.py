@@ -63,7 +63,13 @@ def board_with(
     folder = config.root() / "build" / "runs" / jobs[0].attack / benchmark.name
     records.write(folder / "trials.csv", lines)
     board = tables.board_around(benchmark.name, benchmark.scale, lines)
-    return tables.shown(board, benchmark), _picture(folder / "grid.png", outcomes)
+    return narrow(tables.shown(board, benchmark)), _picture(folder / "grid.png", outcomes)
+
+
+def narrow(board: pd.DataFrame) -> pd.DataFrame:
+    """What fits a terminal: rank, attack, the ranking metric and the next one, labels found, and the costs."""
+    costs = ("label accuracy", "n", "failed", "evaluations", "seconds")
+    return board[[*board.columns[:4], *(name for name in costs if name in board.columns[4:])]]
 
 
 class Running:

@@ -17,6 +17,7 @@ import pandas as pd
 from leakboard import config
 from leakboard.board import records
 from leakboard.board.aggregate import MEANS, RATES, REACHED, interval, metric_values, one_per_trial
+from leakboard.board.norms import by_gradient_norm
 from leakboard.board.replication import comparison, readme_is_stale, replication_table, update_readme
 from leakboard.board.verdict import Estimate, estimate
 from leakboard.config import Benchmark, Scale
@@ -215,10 +216,10 @@ def write_leaderboard(scale: Scale, results: Path | None = None) -> None:
     """Write `<scale>/leaderboard.csv` and `.md` below `results`."""
     table, folder = leaderboard(scale, results), (results or config.root() / "results") / scale
     records.write_text(folder / "leaderboard.csv", board_text(table))
-    records.write_text(folder / "leaderboard.md", _page(table, scale))
+    records.write_text(folder / "leaderboard.md", _page(table, scale, results))
 
 
-def _page(table: pd.DataFrame, scale: Scale) -> str:
+def _page(table: pd.DataFrame, scale: Scale, results: Path | None) -> str:
     parts = [
         f"# Leaderboard, {scale} scale",
         "Mean over all trials [95 % bootstrap interval]; a failed trial scores what noise scores. Costs are medians of "
@@ -227,11 +228,9 @@ def _page(table: pd.DataFrame, scale: Scale) -> str:
     for name, board in table.groupby("benchmark", sort=False):
         question = config.benchmark(str(name), scale)
         parts += [f"## {name}", question.question.strip(), threat_sentence(question)]
-        parts += [
-            f"Ranked by {heading(question.metrics[0])}; n = {question.trials} trials.",
-            markdown(shown(board, question)),
-        ]
-    return "\n\n".join(parts) + "\n"
+        parts += [f"Ranked by {heading(question.metrics[0])}; n = {question.trials} trials."]
+        parts += [markdown(shown(board, question)), by_gradient_norm(question, results)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def threat_sentence(benchmark: Benchmark) -> str:

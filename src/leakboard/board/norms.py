@@ -1,0 +1,37 @@
+"""Quality by the size of the victim's gradient: where it almost vanishes there is almost nothing to match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from leakboard import config
+from leakboard.board import records
+from leakboard.config import Benchmark
+
+FEWEST = 6  # trials from which two halves say something
+
+
+def by_gradient_norm(benchmark: Benchmark, results: Path | None = None) -> str:
+    """One sentence: mean PSNR of every attack over the half of the trials with the smaller gradient, and the other."""
+    halves = list(_halves(benchmark, results))
+    if not halves:
+        return ""
+    rows = "; ".join(f"{name} {small:.1f} and {large:.1f} dB" for name, _, small, large in halves)
+    return f"Half of the victims' gradients have a norm below {halves[0][1]:.3g}; mean PSNR there and above: {rows}."
+
+
+def _halves(benchmark: Benchmark, results: Path | None) -> Iterator[tuple[str, float, float, float]]:
+    for paper in config.paper_names():
+        params = config.params(paper)
+        if paper == "controls" or benchmark.name not in params.runs:
+            continue
+        lines = records.current_lines(
+            records.results(benchmark.scale, paper, benchmark.name, results), paper, benchmark
+        ).dropna(subset=["psnr", "gradient_norm"])
+        for (variant, _), trials in lines.groupby(["variant", "device_kind"]):
+            norm = trials["gradient_norm"]
+            if len(trials) >= FEWEST and norm.min() < norm.max():
+                small = norm < norm.median()
+                means = (float(trials.loc[chosen, "psnr"].mean()) for chosen in (small, ~small))
+                yield f"{paper} / {variant}", float(norm.median()), *means
