@@ -208,5 +208,5 @@ def test_training_on_the_victims_split_is_refused(tmp_path, monkeypatch):
 def test_noise_of_a_failed_trial_is_drawn_from_seed_and_trial_alone(tmp_path):
     asked = question(batch=2)
     line = trial(toy(tmp_path, 'raise RuntimeError("rude")'), asked, 1).line
-    noise = torch.rand(2, 1, 8, 8, generator=generator("noise", asked.seed, 1))
+    noise = torch.rand(2, 1, 8, 8, generator=generator("attack", asked.seed, 1))
     assert line["mse_each"] == mse(secret(asked, 1).images, noise).tolist()

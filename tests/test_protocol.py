@@ -92,7 +92,7 @@ def test_fewer_images_than_secrets_score_noise_for_the_rest(tmp_path):
 
     asked = question(batch=2)
     outcome = trial(toy(tmp_path, "return Reconstruction(torch.zeros(1, *seen.shape[1:]))"), asked)
-    noise = torch.rand(2, 1, 8, 8, generator=generator("noise", asked.seed, 0))
+    noise = torch.rand(2, 1, 8, 8, generator=generator("attack", asked.seed, 0))
     one = [float(image.double().square().mean()) for image in outcome.true]
     rest = [float(((a - b).double()).square().mean()) for a, b in zip(outcome.true, noise, strict=True)]
     taken = one.index(min(one))

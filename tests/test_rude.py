@@ -62,7 +62,7 @@ def asked():
 
 def noise_mse(number: int) -> list[float]:
     question_ = asked()
-    noise = torch.rand(2, 1, 8, 8, generator=generator("noise", question_.seed, number))
+    noise = torch.rand(2, 1, 8, 8, generator=generator("attack", question_.seed, number))
     return mse(secret(question_, number).images, noise).tolist()
 
 

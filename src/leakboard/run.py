@@ -140,11 +140,11 @@ def reconstruct(
                 got = attack.reconstruct(seen, rng)
             got = got.checked(shape)
         return got, {"status": "ok"}
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Reconstruction(torch.empty(0, *shape[1:]), labels), status_of(error)
 
 
-def status_of(error: Exception) -> dict[str, str]:
+def status_of(error: BaseException) -> dict[str, str]:
     """What went wrong, as the status and reason of a trial line."""
     reason = f"{type(error).__name__}: {error}".split("\n")[0]
     if isinstance(error, TimeoutError):
@@ -165,15 +165,16 @@ def unchanged(seen: Seen) -> Iterator[None]:
 
 
 def fingerprint(seen: Seen) -> dict[str, str]:
-    """Hashes of all that an attack must leave as it is: global randomness, the model, the observation."""
+    """Hashes of all that an attack must leave as it is: global randomness, the model, the observation.
+
+    In train mode every pass moves the running statistics of batch norm, so only the parameters count there.
+    """
+    model, apart = seen.model, ("model", "loss", "observer", "turns", "query")
     parts = {
         "the global random state": [torch.random.get_rng_state()],
-        "its model": list(_tensors(seen.model.state_dict())),
+        "its model": list(model.parameters()) if model.training else list(model.state_dict().values()),
+        "its observation": list(_tensors({name: part for name, part in vars(seen).items() if name not in apart})),
     }
-    rest = {
-        name: value for name, value in vars(seen).items() if name not in ("model", "loss", "observer", "turns", "query")
-    }
-    parts["its observation"] = list(_tensors(rest))
     return {name: _sha(tensors) for name, tensors in parts.items()}
 
 
@@ -199,7 +200,8 @@ def _sha(tensors: list[Tensor]) -> str:
 
 def judged(job: Job, line: dict[str, Any], hidden: Secret, got: Reconstruction, snapshots: list[Snapshot]) -> Outcome:
     """Score the reconstruction against the truth: the only place where the two meet."""
-    noise = torch.rand(hidden.images.shape, generator=generator("noise", job.benchmark.seed, job.trial))
+    # The draw of the control row `noise` on this trial.
+    noise = torch.rand(hidden.images.shape, generator=generator("attack", job.benchmark.seed, job.trial))
     with_lpips = job.benchmark.scale == "paper"
     scores = score(hidden.images, hidden.labels, got.images, got.labels, noise, with_lpips)
     rows = curve(snapshots, hidden.images, noise)
