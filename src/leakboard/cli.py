@@ -101,9 +101,9 @@ def run(
     with plainly():
         from leakboard import trial_run
 
-        board, pictures = trial_run.board_with(
-            attack, config.benchmark(benchmark, scale_of(scale)), trials_of(trials), device, workers, progress
-        )
+        asked = config.benchmark(benchmark, scale_of(scale))
+        with progress() as report:
+            board, pictures = trial_run.board_with(attack, asked, trials_of(trials), device, workers, report)
         print_frame(board, title=f"{benchmark} ({scale})")
         screen.print(f"pictures: {pictures}", soft_wrap=True)
 
@@ -128,7 +128,7 @@ def reproduce(
             stage.record_victims(chosen, benchmark, results)
             return
         stages = stage.stages(chosen, paper, benchmark, results)
-        with progress(len(stages)) as report:
+        with progress() as report:
             ran = stage.reproduce(
                 stages, trials=trials_of(trials), device=device, workers=workers, fresh=fresh, report=report
             )
@@ -222,7 +222,7 @@ def data_verify(name: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(stages: int) -> Iterator[Any]:
+def progress() -> Iterator[Any]:
     """A bar over the stages under way; yields the function that `stage.reproduce` reports to."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -230,14 +230,13 @@ def progress(stages: int) -> Iterator[Any]:
     with Progress(*columns, console=screen, transient=not screen.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
-        def report(state: Any) -> None:
-            name = f"{state.stage.paper} {state.stage.benchmark.name}"
+        def report(name: str, done: int, total: int) -> None:
             if name not in tasks:
-                tasks[name] = bars.add_task(name, total=state.total)
-            bars.update(tasks[name], completed=state.done)
-            if state.done == state.total:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done)
+            if done == total:
                 bars.remove_task(tasks[name])
-                bars.console.print(f"[green]done[/green] {name}: {state.total} trials", highlight=False)
+                bars.console.print(f"[green]done[/green] {name}: {total} trials", highlight=False)
 
         yield report
 

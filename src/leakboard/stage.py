@@ -20,6 +20,7 @@ from leakboard.victim.network import network
 from leakboard.workers import spread
 
 GRID = 8  # images shown per variant
+Report = Callable[[str, int, int], None]  # (stage, trials done, of how many)
 CURVE = ["variant", "trial", "device_kind", "step", "evaluations", "seconds", "loss", "mse", "psnr"]
 
 
@@ -96,15 +97,6 @@ def record_victims(scale: Scale, name: str | None, results: Path) -> list[Path]:
     return written
 
 
-@dataclass
-class Progress:
-    """What a reader of the terminal wants to know: which stage, how many of its trials are done, of how many."""
-
-    stage: Stage
-    done: int
-    total: int
-
-
 def reproduce(
     stages: Sequence[Stage],
     *,
@@ -112,7 +104,7 @@ def reproduce(
     device: str = "auto",
     workers: int = 2,
     fresh: bool = False,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Report = lambda name, done, total: None,
 ) -> int:
     """Run what the stores lack, stage by stage over one set of workers, and return how many trials ran.
 
@@ -130,7 +122,7 @@ def reproduce(
     for job, outcome in spread(attempt, jobs, workers, lost_trial):
         opened = open_stages[job.attack, job.benchmark.name]
         opened.add(job, outcome)
-        report(Progress(opened.stage, opened.done, len(opened.jobs)))
+        report(f"{job.attack} {job.benchmark.name}", opened.done, len(opened.jobs))
         opened.finish_if_done()
     return len(jobs)
 

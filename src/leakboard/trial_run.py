@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from leakboard.board import figures, records, tables
 from leakboard.config import Benchmark
 from leakboard.run import Job, Outcome, attempt
 from leakboard.run import lost as lost_trial
-from leakboard.stage import GRID
+from leakboard.stage import GRID, Report
 from leakboard.workers import spread
 
 
@@ -49,15 +47,14 @@ def board_with(
     trials: range | None,
     device: str,
     workers: int,
-    progress: Callable[[int], contextlib.AbstractContextManager],
+    report: Report,
 ) -> tuple[pd.DataFrame, Path]:
     """(the board with the attack's rows in it, the picture of its reconstructions)."""
     jobs = jobs_of(attack, benchmark, trials, device)
     outcomes: list[tuple[Job, Outcome]] = []
-    with progress(1) as report:
-        for job, outcome in spread(attempt, jobs, workers, lost_trial):
-            outcomes.append((job, outcome))
-            report(Running(job, len(outcomes), len(jobs)))
+    for job, outcome in spread(attempt, jobs, workers, lost_trial):
+        outcomes.append((job, outcome))
+        report(f"{job.attack} {benchmark.name}", len(outcomes), len(jobs))
     outcomes.sort(key=lambda pair: (pair[0].variant, pair[0].trial))
     lines = records.frame([outcome.line for _, outcome in outcomes])
     folder = config.root() / "build" / "runs" / jobs[0].attack / benchmark.name
@@ -70,14 +67,6 @@ def narrow(board: pd.DataFrame) -> pd.DataFrame:
     """What fits a terminal: rank, attack, the ranking metric and the next one, labels found, and the costs."""
     costs = ("label accuracy", "n", "failed", "evaluations", "seconds")
     return board[[*board.columns[:4], *(name for name in costs if name in board.columns[4:])]]
-
-
-class Running:
-    """What the progress bar is told: the same shape as a stage's progress."""
-
-    def __init__(self, job: Job, done: int, total: int) -> None:
-        self.stage, self.done, self.total = self, done, total
-        self.paper, self.benchmark = job.attack, job.benchmark
 
 
 def _picture(path: Path, outcomes: list[tuple[Job, Outcome]]) -> Path:

@@ -33,5 +33,10 @@ def _halves(benchmark: Benchmark, results: Path | None) -> Iterator[tuple[str, f
             norm = trials["gradient_norm"]
             if len(trials) >= FEWEST and norm.min() < norm.max():
                 small = norm < norm.median()
-                means = (float(trials.loc[chosen, "psnr"].mean()) for chosen in (small, ~small))
-                yield f"{paper} / {variant}", float(norm.median()), *means
+                psnr = trials["psnr"]
+                yield (
+                    f"{paper} / {variant}",
+                    float(norm.median()),
+                    float(psnr[small].mean()),
+                    float(psnr[~small].mean()),
+                )
