@@ -15,7 +15,7 @@ from toys import GRAY, QUALITY, ROOT, checkout
 
 from leakboard import config
 from leakboard.board import records
-from leakboard.stage import Progress, Stage, reproduce, stages
+from leakboard.stage import Stage, reproduce, stages
 
 DLG = "lenet_mnist_gradient"
 NOISE = "return Reconstruction(torch.rand(seen.shape, generator=rng))"
@@ -235,9 +235,9 @@ def test_a_skipped_benchmark_is_recorded_with_its_reason(tmp_path, monkeypatch):
 
 
 def test_progress_counts_every_trial_and_derived_files_are_there(suite, tmp_path):
-    told: list[Progress] = []
-    reproduce(toy_stages(tmp_path), workers=0, report=told.append)
-    assert [(state.done, state.total) for state in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    told: list[tuple[str, int, int]] = []
+    reproduce(toy_stages(tmp_path), workers=0, report=lambda *state: told.append(state))
+    assert told == [("toy toy_gradient", done, 4) for done in (1, 2, 3, 4)]
     folder = tmp_path / "quick" / "papers" / "toy" / "toy_gradient"
     wanted = {"trials.csv", "metrics.json", "timing.json", "curve.csv", "grid.png"}
     assert {path.name for path in folder.iterdir()} == wanted
