@@ -20,16 +20,17 @@ MAY = {
     "__init__": set(),
     "threat": set(),
     "rng": set(),
+    "errors": set(),
     "yaml12": set(),
-    "config": {"yaml12"},
+    "config": {"yaml12", "errors"},
     "machine": {"config"},
     "workers": {"machine"},
-    "data": set(),
+    "data": {"errors"},
     "models": set(),
-    "attack": {"threat", "models"},
+    "attack": {"threat", "models", "errors"},
     "score": {"data"},
     "victim": {"threat", "models", "data", "config", "rng"},
-    "board": {"score", "config", "yaml12", "__init__"},
+    "board": {"score", "config", "yaml12", "errors", "__init__"},
 }
 SEE_ALL = {"run", "stage", "trial_run", "cli"}
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from leakboard import config
 from leakboard.config import SCALES, Scale
+from leakboard.errors import Fault
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Reproduce, compare and check data reconstruction.")
 data_app = typer.Typer(no_args_is_help=True, help="The data sets: what is here, where they come from.")
@@ -32,20 +33,12 @@ OutOption = Annotated[Path | None, typer.Option(help="Write the tree of results 
 WORKERS = max(1, os.cpu_count() or 1)
 
 
-class Failure(Exception):
-    """Ends the command with its message and exit status 2."""
-
-
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
     """Errors of the reader's making become one clear message instead of a traceback."""
-    from leakboard.attack.contract import AttackError
-    from leakboard.board.records import RecordError
-    from leakboard.data import DataError
-
     try:
         yield
-    except (config.ConfigError, AttackError, RecordError, DataError, Failure) as error:
+    except Fault as error:
         screen.print(f"[red]error[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
@@ -55,7 +48,7 @@ def plainly() -> Iterator[None]:
 
 def scale_of(text: str) -> Scale:
     if text not in SCALES:
-        raise Failure(f"no scale {text!r}; there are: {', '.join(SCALES)}")
+        raise Fault(f"no scale {text!r}; there are: {', '.join(SCALES)}")
     return text  # type: ignore[return-value]
 
 
@@ -67,9 +60,9 @@ def trials_of(text: str | None) -> range | None:
     try:
         chosen = range(int(first or 0), int(last))
     except ValueError:
-        raise Failure(f"--trials {text!r}: expected a number or FIRST:LAST") from None
+        raise Fault(f"--trials {text!r}: expected a number or FIRST:LAST") from None
     if not chosen or chosen.start < 0:
-        raise Failure(f"--trials {text!r} names no trial; expected a number above 0 or FIRST:LAST with LAST > FIRST")
+        raise Fault(f"--trials {text!r} names no trial; expected a number above 0 or FIRST:LAST with LAST > FIRST")
     return chosen
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from leakboard.errors import Fault
 from leakboard.yaml12 import Yaml12
 
 T = TypeVar("T", bound="Strict")
@@ -22,7 +23,7 @@ Scale = Literal["quick", "paper"]
 SCALES: tuple[Scale, ...] = ("quick", "paper")
 
 
-class ConfigError(ValueError):
+class ConfigError(Fault, ValueError):
     """A content file does not say what it should; the message names the file."""
 
 

@@ -16,10 +16,11 @@ from typing import Any, Protocol
 
 from torch import Generator, nn
 
+from leakboard.errors import Fault
 from leakboard.threat import Public, Reconstruction, Seen
 
 
-class AttackError(ValueError):
+class AttackError(Fault, ValueError):
     """A file that is no attack, or settings that the attack does not have."""
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 
 import leakboard
 from leakboard.config import Benchmark, digest, params, root
+from leakboard.errors import Fault
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -49,7 +50,7 @@ FAILURES = ("failed", "timeout", "out_of_memory")
 Key = tuple[str, str, str, int]
 
 
-class RecordError(ValueError):
+class RecordError(Fault, ValueError):
     """A `trials.csv` is damaged; the message names file, line, what was found and what was expected."""
 
 

@@ -10,8 +10,10 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
+from leakboard.errors import Fault
 
-class DataError(Exception):
+
+class DataError(Fault):
     """A data set or weight file is absent, incomplete, unknown or not what its checksum says."""
 
 
