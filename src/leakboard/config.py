@@ -257,12 +257,9 @@ def _build(kind: type[T], path: Path, content: dict[str, Any]) -> T:
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    nested = {key: _merge(below[key], value) for key, value in above.items() if _both_mappings(below.get(key), value)}
-    return {**below, **above, **nested}
-
-
-def _both_mappings(one: Any, other: Any) -> bool:
-    return isinstance(one, dict) and isinstance(other, dict)
+    """Sections above win over those below, key by key, in nested sections too."""
+    both = {key for key in below.keys() & above.keys() if isinstance(below[key], dict) and isinstance(above[key], dict)}
+    return {**below, **above, **{key: _merge(below[key], above[key]) for key in both}}
 
 
 @functools.cache
