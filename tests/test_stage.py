@@ -22,10 +22,14 @@ NOISE = "return Reconstruction(torch.rand(seen.shape, generator=rng))"
 
 
 def console(*words: str, folder: Path, **more) -> subprocess.Popen:
-    """The console in a process group of its own, as a shell would start it."""
+    """The console in a process group of its own, as a shell would start it in front.
+
+    What starts the tests in the background has interrupts ignored, which children inherit; a terminal does not.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     call = [sys.executable, "-c", "from leakboard.cli import app; app()", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    more.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(call, cwd=folder, env=environment, start_new_session=True, **pipes, **more)
 
 
