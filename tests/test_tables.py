@@ -154,9 +154,9 @@ def test_an_empty_suite_has_an_empty_leaderboard(tmp_path: Path, monkeypatch: py
 def test_the_replication_table_counts_and_lists_misses_first(suite: Path) -> None:
     lines = tables.replication_table("quick").splitlines()
     assert "| The toy paper (`toy`) | 1 | 1 | 1 | 1 |" in lines
-    listed = [line for line in lines if line.startswith("- ")]
-    assert [line.rsplit("**")[1] for line in listed] == ["missed", "explained", "reproduced", "not run"]
-    assert listed[0].startswith(f"- toy {fake.RUN}/better, psnr: 10, 33.39 [33.01, 33.78] (n = 4)")
+    listed = [line for line in lines if line.startswith("| toy |")]
+    assert [line.split(" | ")[-1] for line in listed] == ["missed |", "explained |", "reproduced |", "not run |"]
+    assert ": psnr | 10 | 33.39 [33.01, 33.78] (n = 4) | missed |" in listed[0]
 
 
 def test_the_replication_table_stays_short(suite: Path) -> None:
@@ -165,8 +165,8 @@ def test_the_replication_table_stays_short(suite: Path) -> None:
     verdict.published_path("quick").write_text(verdict.text_of(many))
     lines = tables.replication_table("quick").splitlines()
     assert len(lines) == replication.MOST_LINES
-    listed = sum(line.startswith("- toy") for line in lines)
-    assert lines[-1] == f"- and {80 - listed} more in `results/quick/published.csv`"
+    listed = sum(line.startswith("| toy |") for line in lines)
+    assert lines[-1] == f"| | and {80 - listed} more in `results/quick/published.csv` | | | |"
 
 
 def test_the_readme_is_renewed_between_its_marks(suite: Path) -> None:

@@ -44,10 +44,13 @@ def replication_table(scale: Scale = "paper", results: Path | None = None) -> st
     ]
     room = MOST_LINES - len(lines) - 3
     if len(listed) > room:
-        more = f"- and {len(listed) - room + 1} more in `results/{scale}/published.csv`"
+        more = f"| | and {len(listed) - room + 1} more in `results/{scale}/published.csv` | | | |"
         listed = [*listed[: max(room - 1, 0)], more]
-    heading = "Metric: published, ours [95 % interval] (n), verdict:"
-    return "\n".join([*lines, *(["", heading, "", *listed] if listed else [])])
+    heading = [
+        "| paper | what gates | published | ours [95 % interval] (n) | verdict |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *(["", *heading, *listed] if listed else [])])
 
 
 def _title(paper: str) -> str:
@@ -55,8 +58,13 @@ def _title(paper: str) -> str:
 
 
 def _line(row: dict[Any, Any]) -> str:
-    what = f"{row['paper']} {row['run']}, {row['metric']}"
-    return f"- {what}: {row['published']}, {interval_text(row)}, **{row['verdict']}**"
+    """A number by its place in the paper, a claim by its sentence and the difference that it is about."""
+    if str(row["published"])[:1] in "<>":
+        what, published = f"{row['where'].split(' - ')[0]}: {row['metric']}", f"difference {row['published']}"
+    else:
+        what, published = f"{row['where']}: {row['metric']}", row["published"]
+    what = what.replace("|", "\\|")
+    return f"| {row['paper']} | {what} | {published} | {interval_text(row)} | {row['verdict']} |"
 
 
 def interval_text(row: dict[Any, Any]) -> str:
