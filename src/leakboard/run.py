@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +19,14 @@ from leakboard.attack.clock import Clock, limit, peak_bytes, reset_peak
 from leakboard.board.records import attack_sha
 from leakboard.config import Benchmark, digest
 from leakboard.rng import generator, seed_of
-from leakboard.score import Scores, curve, match, score, time_to
+from leakboard.score import Scores, curve, match, score, stand_ins, time_to
 from leakboard.threat import BudgetSpent, Public, Reconstruction, Seen
 from leakboard.victim.leak import leak, threat_model
 from leakboard.victim.network import network
 from leakboard.victim.secrets import Secret, public, secret, shape_and_classes
 from leakboard.victim.training import state_sha
+
+Pictures = tuple[np.ndarray, np.ndarray]  # truth and reconstruction of one trial, each (B, C, H, W)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class Outcome:
     curve: list[dict[str, Any]] = field(default_factory=list)
     true: Tensor | None = None
     got: Tensor | None = None
+
+    def pictures(self) -> Pictures | None:
+        """For the grid; no reconstruction from an attack on labels alone, and None from a skipped trial."""
+        if self.true is None:
+            return None
+        return self.true.numpy(), (self.true[:0] if self.got is None else self.got).numpy()
 
 
 @dataclass
@@ -214,8 +223,7 @@ def judged(job: Job, line: dict[str, Any], hidden: Secret, got: Reconstruction, 
     where = {"variant": job.variant, "trial": job.trial, "device_kind": line["device_kind"]}
     if label_only:
         return Outcome(line, true=hidden.images)
-    index = match(hidden.images, got.images)
-    shown = torch.stack([got.images[k] if k >= 0 else noise[i] for i, k in enumerate(index.tolist())])
+    shown = stand_ins(match(hidden.images, got.images), got.images, noise)
     return Outcome(line, [{**where, **row} for row in rows], hidden.images, shown)
 
 

@@ -13,13 +13,14 @@ from leakboard import config, machine
 from leakboard.board import figures, records
 from leakboard.board.aggregate import summarise, write_json
 from leakboard.config import Benchmark, ConfigError, Scale, Variant, paper_names, params, root
-from leakboard.run import Job, Outcome, attempt
+from leakboard.run import Job, Outcome, Pictures, attempt
 from leakboard.run import lost as lost_trial
 from leakboard.victim import training
 from leakboard.victim.network import network
 from leakboard.workers import spread
 
 GRID = 8  # images shown per variant
+Gallery = dict[str, dict[int, Pictures]]  # variant -> trial -> pictures
 Report = Callable[[str, int, int], None]  # (stage, trials done, of how many)
 CURVE = ["variant", "trial", "device_kind", "step", "evaluations", "seconds", "loss", "mse", "psnr"]
 
@@ -153,7 +154,7 @@ class _Open:
 def derive(stage: Stage) -> None:
     """Everything that follows from the store: aggregates, timing and the grid of pictures."""
     summarise(stage.folder, stage.paper, stage.benchmark)
-    draw_grid(stage)
+    draw_grid(stage.folder / "grid.png", kept_images(stage))
 
 
 def write_curve(stage: Stage, curves: pd.DataFrame) -> None:
@@ -177,28 +178,33 @@ def _merge_curve(curves: pd.DataFrame, rows: Iterable[dict]) -> pd.DataFrame:
 
 
 def keep_images(folder: Path, job: Job, outcome: Outcome) -> None:
-    """Keep the pictures of the first trials, truth and reconstruction (none for an attack on labels alone)."""
-    if job.trial >= GRID or outcome.true is None:
+    """Keep the pictures of the first trials."""
+    pictures = outcome.pictures()
+    if job.trial >= GRID or pictures is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{job.variant}-{job.trial}.npz"
-    got = outcome.true[:0] if outcome.got is None else outcome.got
     with path.with_suffix(".part").open("wb") as file:
-        np.savez_compressed(file, true=outcome.true.numpy(), got=got.numpy())
+        np.savez_compressed(file, true=pictures[0], got=pictures[1])
     path.with_suffix(".part").replace(path)
 
 
-def draw_grid(stage: Stage) -> None:
-    """Truth above the reconstructions of every variant, for the first trials that all variants have a picture of."""
-    kept: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+def kept_images(stage: Stage) -> Gallery:
+    """The pictures that are here, in the order of the variants."""
+    gallery: Gallery = {name: {} for name in stage.variants()}
     for path in sorted(stage.images.glob("*.npz")):
         variant, trial = path.stem.rsplit("-", 1)
-        with np.load(path) as pictures:
-            kept.setdefault(variant, {})[int(trial)] = dict(pictures)
-    names = [name for name in stage.variants() if name in kept]
-    common = sorted(set.intersection(*(set(kept[name]) for name in names))) if names else []
+        if variant in gallery:
+            with np.load(path) as pictures:
+                gallery[variant][int(trial)] = pictures["true"], pictures["got"]
+    return {name: trials for name, trials in gallery.items() if trials}
+
+
+def draw_grid(path: Path, gallery: Gallery) -> None:
+    """Truth above the reconstructions of every variant, for the first trials that all variants have a picture of."""
+    common = sorted(set.intersection(*(set(trials) for trials in gallery.values()))) if gallery else []
     if not common:
         return
-    true = np.concatenate([kept[names[0]][trial]["true"] for trial in common])[:GRID]
-    rows = {name: np.concatenate([kept[name][trial]["got"] for trial in common])[:GRID] for name in names}
-    figures.grid(stage.folder / "grid.png", true, {name: got for name, got in rows.items() if len(got)})
+    true = np.concatenate([next(iter(gallery.values()))[trial][0] for trial in common])[:GRID]
+    rows = {name: np.concatenate([trials[t][1] for t in common])[:GRID] for name, trials in gallery.items()}
+    figures.grid(path, true, {name: got for name, got in rows.items() if len(got)})

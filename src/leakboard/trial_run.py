@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from leakboard import config, machine
 from leakboard.attack import contract
-from leakboard.board import figures, records, tables
+from leakboard.board import records, tables
 from leakboard.config import Benchmark
 from leakboard.run import Job, Outcome, attempt
 from leakboard.run import lost as lost_trial
-from leakboard.stage import GRID, Report
+from leakboard.stage import Gallery, Report, draw_grid
 from leakboard.workers import spread
 
 
@@ -60,25 +59,15 @@ def board_with(
     folder = config.root() / "build" / "runs" / jobs[0].attack / benchmark.name
     records.write(folder / "trials.csv", lines)
     board = tables.board_around(benchmark.name, benchmark.scale, lines)
-    return narrow(tables.shown(board, benchmark)), _picture(folder / "grid.png", outcomes)
+    gallery: Gallery = {}
+    for job, outcome in outcomes:
+        if (pictures := outcome.pictures()) is not None:
+            gallery.setdefault(job.variant, {})[job.trial] = pictures
+    draw_grid(folder / "grid.png", gallery)
+    return narrow(tables.shown(board, benchmark)), folder / "grid.png"
 
 
 def narrow(board: pd.DataFrame) -> pd.DataFrame:
     """What fits a terminal: rank, attack, the ranking metric and the next one, labels found, and the costs."""
     costs = ("label accuracy", "n", "failed", "evaluations", "seconds")
     return board[[*board.columns[:4], *(name for name in costs if name in board.columns[4:])]]
-
-
-def _picture(path: Path, outcomes: list[tuple[Job, Outcome]]) -> Path:
-    """The grid over the first trials that every variant has a picture of."""
-    rows: dict[str, dict[int, np.ndarray]] = {}
-    true: dict[int, np.ndarray] = {}
-    for job, outcome in outcomes:
-        if outcome.true is not None and outcome.got is not None:
-            rows.setdefault(job.variant, {})[job.trial] = outcome.got.numpy()
-            true[job.trial] = outcome.true.numpy()
-    common = sorted(trial for trial in true if all(trial in images for images in rows.values()))
-    if common:
-        shown = {name: np.concatenate([images[t] for t in common])[:GRID] for name, images in rows.items()}
-        figures.grid(path, np.concatenate([true[t] for t in common])[:GRID], shown)
-    return path

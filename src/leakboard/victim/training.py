@@ -90,7 +90,7 @@ def _training_set(recipe: Training, benchmark: Benchmark) -> tuple[Tensor, Tenso
 
 
 def augmented(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image shifted by up to 4 pixels and mirrored half of the time (B, C, H, W)."""
+    """The batch (B, C, H, W) shifted as one by up to 4 pixels, each image mirrored half of the time."""
     padded = nn.functional.pad(images, (4, 4, 4, 4), mode="reflect")
     height, width = images.shape[2:]
     down, across = (int(n) for n in torch.randint(0, 9, (2,), generator=rng))
