@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from leakboard.attack.lbfgs import minimise
+from leakboard.attack import lbfgs
+from leakboard.threat import due
 
 DRAW = torch.Generator().manual_seed(0)
 SIZE = 40
@@ -15,6 +16,18 @@ ROTATION = torch.linalg.qr(torch.randn(SIZE, SIZE, generator=DRAW, dtype=torch.f
 HESSIAN = ROTATION @ torch.diag(torch.logspace(-2, 0, SIZE, dtype=torch.float64)) @ ROTATION.T
 DESIGN = torch.randn(60, SIZE, generator=DRAW, dtype=torch.float64)
 SIGNS = torch.sign(torch.randn(60, generator=DRAW, dtype=torch.float64))
+
+
+def minimise(objective, start, steps: int, observe=None, **more):
+    """One problem: objective (D,) -> (value, gradient (D,))."""
+
+    def many(points, which):
+        values, gradients = zip(*(objective(x) for x in points), strict=True)
+        return torch.stack(values), torch.stack(gradients)
+
+    watch = None if observe is None else lambda step, points, values, which: observe(step, points[0], values[0])
+    found = lbfgs.minimise(many, start[None], steps, observe=watch, **more)
+    return lbfgs.Minimum(found.point[0], float(found.value), int(found.steps), int(found.restarts))
 
 
 def quadratic(x):
@@ -126,7 +139,7 @@ def test_ends_at_enough_and_counts_its_evaluations():
     objective = with_gradient(lambda x: x.square().sum() + x.pow(4).sum(), evaluated)
     found = minimise(objective, start, 200, enough=1e-3, observe=lambda step, x, value: steps.append(step))
     assert found.value <= 1e-3 and found.steps < 50
-    assert len(evaluated) == found.steps + 1 and steps == list(range(1, found.steps + 1))
+    assert len(evaluated) == found.steps + 1 and steps == [step for step in range(1, found.steps + 1) if due(step)]
     assert minimise(with_gradient(quadratic), start, 0).steps == 0
 
 
@@ -143,3 +156,28 @@ def test_returns_the_best_point_and_not_the_last():
     found = minimise(with_gradient(rosenbrock), start, spike, history=10)
     assert found.value == pytest.approx(min(values[:spike]), abs=1e-6) and found.value < values[spike] - 100
     assert found.value == pytest.approx(float(rosenbrock(found.point)))
+
+
+def test_problems_do_not_touch_each_other():
+    """Of five: one arrives at once, one blows up again and again, the others go on; each as if it were alone."""
+    rng = torch.Generator().manual_seed(3)
+    starts = 0.3 * torch.randn(5, SIZE, generator=rng, dtype=torch.float64)
+    starts[1] = 0
+
+    def walled(x):  # downhill into where nothing is
+        value = 100 - x.sum()
+        return value if float(x.detach().abs().max()) < 0.9 else value * math.nan
+
+    functions = [rosenbrock, lambda x: x.square().sum(), logistic, walled, rosenbrock]
+
+    def many(points, which):
+        found = [with_gradient(functions[index])(x) for index, x in zip(which.tolist(), points, strict=True)]
+        return torch.stack([value for value, _ in found]), torch.stack([gradient for _, gradient in found])
+
+    together = lbfgs.minimise(many, starts, 60, history=10)
+    assert together.steps.tolist()[1] == 1 and int(together.restarts[3]) > 0
+    for index, function in enumerate(functions):
+        alone = minimise(with_gradient(function), starts[index], 60, history=10)
+        assert (alone.steps, alone.restarts) == (int(together.steps[index]), int(together.restarts[index]))
+        assert float((alone.point - together.point[index]).abs().max()) < 1e-8, f"problem {index}"
+        assert alone.value == pytest.approx(float(together.value[index]), rel=1e-9, abs=1e-12)

@@ -15,7 +15,7 @@ from leakboard.attack.clock import Clock
 from leakboard.attack.descent import signed_adam
 from leakboard.attack.labels import idlg_label
 from leakboard.attack.matching import Matching, cosine_distance, squared_distance
-from leakboard.attack.priors import total_variation
+from leakboard.attack.priors import total_variation, total_variation_slope
 from leakboard.models import NETWORKS, build, uniform_
 from leakboard.rng import generator, seed_of, seeded
 from leakboard.threat import Gradient
@@ -25,7 +25,7 @@ SEED = 5965115492823825474  # of ("attack", 1, 0): committed numbers hang on it
 SHAPES = [(3, 4), (5,), (2, 3, 2, 2)]
 # network -> (shape, further arguments) small enough for float64 double backward in a moment
 TINY = {"lenet_sigmoid": ((1, 8, 8), ()), "lenet_relu": ((1, 8, 8), ()), "convnet": ((3, 9, 9), (2,))}
-TINY["resnet20"] = ((3, 8, 8), (2,))
+TINY |= {"resnet20": ((3, 8, 8), (2,)), "resnet18": ((3, 8, 8), (2,)), "cnn": ((1, 8, 8), (8,))}
 
 
 def plain_cost(name: str, got, observed):
@@ -96,7 +96,8 @@ def test_matching_is_the_plain_double_backward(name, cost, kind, tolerance):
     rng = torch.Generator().manual_seed(4)
     images = torch.rand(seen.shape, generator=rng, dtype=torch.float64).to(kind).requires_grad_()
     logits = torch.randn(2, 4, generator=rng, dtype=torch.float64).to(kind).requires_grad_()
-    value, ours = Matching(seen, COSTS[cost])(images, logits.softmax(1), [images, logits])
+    precision = "float64" if kind is torch.float64 else "float32"
+    value, ours = Matching(seen, COSTS[cost], precision)(images, logits.softmax(1), [images, logits])
     loss = seen.loss(seen.model(images), logits.softmax(1))
     got = torch.autograd.grad(loss, list(seen.model.parameters()), create_graph=True)
     plain = plain_cost(cost, got, seen.gradient)
@@ -117,7 +118,7 @@ def test_signed_adam_decays_at_three_five_and_seven_eighths():
     """Under a constant gradient every step of Adam on signs is as long as its rate."""
     points = [torch.full((1,), 0.9, dtype=torch.float64)]
     signed_adam(
-        lambda x: (x.detach().sum(), torch.ones_like(x)),
+        lambda x: (x.detach(), torch.ones_like(x)),
         points[0],
         16,
         1e-2,
@@ -134,13 +135,13 @@ def test_signed_adam_stays_in_the_box_and_leaves_its_start_alone():
     slope = torch.tensor([7.0, -1e-6, 3.0])
 
     def objective(x):
-        return (slope * x).detach().sum(), slope
+        return (slope * x).detach(), slope
 
-    end, value = signed_adam(objective, start, 30, 0.2, lambda step, x, value: seen.append(x.clone()))
+    end, values = signed_adam(objective, start, 30, 0.2, lambda step, x, value: seen.append(x.clone()))
     assert torch.equal(start, torch.tensor([-1.0, 0.5, 2.0]))
     assert all(float(x.min()) >= 0 and float(x.max()) <= 1 for x in seen) and len(seen) == 30
     assert torch.equal(end, torch.tensor([0.0, 1.0, 0.0])), "the sign moves as far for 1e-6 as for 7"
-    assert value == pytest.approx(float((slope * seen[-2]).sum()))
+    assert torch.equal(values, slope * seen[-2])
 
 
 def test_total_variation_of_a_ramp():
@@ -149,6 +150,16 @@ def test_total_variation_of_a_ramp():
     ramp = (down[:, None] + across[None]).expand(2, 3, 5, 6)
     assert float(total_variation(ramp)) == pytest.approx(0.15, abs=1e-12)
     assert float(total_variation(torch.full((1, 1, 4, 4), 0.3))) == 0
+
+
+def test_slope_of_total_variation_is_its_derivative():
+    images = torch.rand(3, 2, 3, 7, 5, generator=generator("slope"), dtype=torch.float64)
+    values, slope = total_variation_slope(images)
+    for index, problem in enumerate(images):
+        free = problem.clone().requires_grad_()
+        variation = total_variation(free)
+        torch.testing.assert_close(values[index], variation.detach(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(slope[index], torch.autograd.grad(variation, free)[0], rtol=1e-12, atol=1e-16)
 
 
 @pytest.mark.parametrize("flipped", [False, True], ids=["weight first", "bias first"])

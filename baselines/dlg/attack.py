@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakboard.attack.lbfgs import Objective, Observer, minimise
+from leakboard.attack.lbfgs import Objective, minimise
 from leakboard.attack.matching import Matching, squared_distance
-from leakboard.threat import Gradient, Reconstruction
+from leakboard.threat import Gradient, Reconstruction, snapshots
 
-ObjectiveOf = Callable[[Tensor, Tensor], Objective]  # (dummy samples, the rows that move) -> objective
+# (dummy samples (P, B, ...), the rows that move, the problems under way (Q,)) -> objective of those
+ObjectiveOf = Callable[[Tensor, Tensor, Tensor], Objective]
 
 
 @dataclass(frozen=True)
@@ -30,54 +31,70 @@ class DLG:
     one_by_one: bool = False
 
     def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
-        batch, pixels = seen.shape[0], math.prod(seen.shape[1:])
+        return self.reconstruct_many([seen], [rng])[0]
+
+    def reconstruct_many(self, seen: list[Gradient], rng: list[torch.Generator]) -> list[Reconstruction]:
+        shape, pixels = seen[0].shape, math.prod(seen[0].shape[1:])
         matching = Matching(seen, squared_distance)
         # One row per sample: its pixels, then its label logits.
-        start = torch.cat([torch.randn(batch, size, generator=rng) for size in (pixels, seen.classes)], dim=1)
+        starts = [
+            torch.cat([torch.randn(shape[0], size, generator=one) for size in (pixels, seen[0].classes)], 1)
+            for one in rng
+        ]
 
         def images(dummy: Tensor) -> Tensor:
-            return dummy.view(batch, -1)[:, :pixels].view(seen.shape)
+            return dummy[..., :pixels].reshape(-1, *shape)
 
-        def objective(dummy: Tensor, rows: Tensor) -> Objective:
-            def at(moving: Tensor) -> tuple[Tensor, Tensor]:
-                whole = dummy.index_copy(0, rows, moving.view(len(rows), -1)).requires_grad_()
-                value, (gradient,) = matching(images(whole), whole[:, pixels:].softmax(1), [whole])
-                return value, gradient[rows].flatten()
+        def objective(dummy: Tensor, rows: Tensor, going: Tensor) -> Objective:
+            def at(moving: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+                problems = going[which]
+                whole = dummy[problems].index_copy(1, rows, moving.view(len(which), len(rows), -1)).requires_grad_()
+                values, (gradient,) = matching(images(whole), whole[..., pixels:].softmax(2), [whole], problems)
+                return values, gradient[:, rows].flatten(1)
 
             return at
 
-        def observe(step: int, dummy: Tensor, value: Tensor | float) -> None:
-            seen.snapshot(step, images(dummy), value)
+        def observe(step: int, dummy: Tensor, values: Tensor, which: Tensor) -> None:
+            snapshots(seen, step, images(dummy.view(len(which), shape[0], -1)), values, which)
 
-        search = self._one_by_one if self.one_by_one and batch > 1 else self._jointly
-        dummy, info = search(objective, start.to(seen.device), seen.budget or 10**9, observe)
-        return Reconstruction(images(dummy), dummy[:, pixels:].argmax(1), info)
+        search = self._one_by_one if self.one_by_one and shape[0] > 1 else self._jointly
+        dummy, info = search(objective, torch.stack(starts).to(seen[0].device), seen[0].budget or 10**9, observe)
+        labels = dummy[..., pixels:].argmax(2)
+        return [Reconstruction(*parts) for parts in zip(images(dummy), labels, info, strict=True)]
 
     def _jointly(
-        self, objective: ObjectiveOf, dummy: Tensor, budget: int, observe: Observer
-    ) -> tuple[Tensor, dict[str, float]]:
+        self, objective: ObjectiveOf, dummy: Tensor, budget: int, observe: Callable
+    ) -> tuple[Tensor, list[dict[str, float]]]:
+        problems, samples = (torch.arange(size, device=dummy.device) for size in dummy.shape[:2])
         found = minimise(
-            objective(dummy, torch.arange(len(dummy), device=dummy.device)),
-            dummy.flatten(),
+            objective(dummy, samples, problems),
+            dummy.flatten(1),
             min(self.outer_steps * self.inner_steps, budget - 1),
             rate=self.rate,
             history=self.history,
             enough=self.enough,
             observe=observe,
         )
-        return found.point.view_as(dummy), {"restarts": found.restarts, "loss": found.value}
+        ends = zip(found.restarts.tolist(), found.value.tolist(), strict=True)
+        return found.point.view_as(dummy), [{"restarts": restarts, "loss": loss} for restarts, loss in ends]
 
     def _one_by_one(
-        self, objective: ObjectiveOf, dummy: Tensor, budget: int, observe: Observer
-    ) -> tuple[Tensor, dict[str, float]]:
-        restarts, loss = 0, math.inf
+        self, objective: ObjectiveOf, dummy: Tensor, budget: int, observe: Callable
+    ) -> tuple[Tensor, list[dict[str, float]]]:
+        going = torch.arange(len(dummy), device=dummy.device)
+        restarts = torch.zeros_like(going)
+        losses = torch.full((len(dummy),), math.inf, device=dummy.device)
         inner = min(self.inner_steps, budget - 1)
         for outer in range(min(self.outer_steps, budget // (inner + 1))):
-            rows = torch.tensor([outer % len(dummy)], device=dummy.device)
-            found = minimise(objective(dummy, rows), dummy[rows].flatten(), inner, rate=self.rate)
-            dummy = dummy.index_copy(0, rows, found.point[None])
-            restarts, loss = restarts + found.restarts, found.value
-            observe(outer + 1, dummy, loss)
-            if loss <= self.enough:
+            rows = torch.tensor([outer % dummy.shape[1]], device=dummy.device)
+            start = dummy[going][:, rows].flatten(1)
+            found = minimise(objective(dummy, rows, going), start, inner, rate=self.rate)
+            dummy[going[:, None], rows] = found.point[:, None]
+            restarts[going] += found.restarts
+            losses[going] = found.value
+            observe(outer + 1, dummy[going], found.value, going)
+            going = going[found.value > self.enough]
+            if not len(going):
                 break
-        return dummy, {"restarts": restarts, "loss": loss}
+        ends = zip(restarts.tolist(), losses.tolist(), strict=True)
+        return dummy, [{"restarts": count, "loss": loss} for count, loss in ends]

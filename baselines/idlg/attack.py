@@ -8,7 +8,7 @@ from torch import Tensor
 from leakboard.attack.labels import idlg_label
 from leakboard.attack.lbfgs import minimise
 from leakboard.attack.matching import Matching, squared_distance
-from leakboard.threat import Gradient, Reconstruction
+from leakboard.threat import Gradient, Reconstruction, snapshots
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,27 @@ class IDLG:
         return "the rule reads one label from one image" if benchmark.batch > 1 else None
 
     def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
-        label = idlg_label(seen)
+        return self.reconstruct_many([seen], [rng])[0]
+
+    def reconstruct_many(self, seen: list[Gradient], rng: list[torch.Generator]) -> list[Reconstruction]:
+        shape, labels = seen[0].shape, torch.stack([idlg_label(one) for one in seen])
         if self.steps == 0:
-            return Reconstruction(torch.empty(0, *seen.shape[1:]), label)
+            return [Reconstruction(torch.empty(0, *shape[1:]), label) for label in labels]
         matching = Matching(seen, squared_distance)
 
-        def objective(point: Tensor) -> tuple[Tensor, Tensor]:
-            image = point.view(seen.shape).clone().requires_grad_()
-            value, (gradient,) = matching(image, label, [image])
-            return value, gradient.flatten()
+        def objective(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+            images = points.view(-1, *shape).clone().requires_grad_()
+            values, (gradient,) = matching(images, labels[which], [images], which)
+            return values, gradient.flatten(1)
 
         found = minimise(
             objective,
-            torch.randn(seen.shape, generator=rng).to(seen.device).flatten(),
-            self.steps if seen.budget is None else min(self.steps, seen.budget - 1),
+            torch.stack([torch.randn(shape, generator=one) for one in rng]).to(seen[0].device).flatten(1),
+            self.steps if seen[0].budget is None else min(self.steps, seen[0].budget - 1),
             rate=self.rate,
             history=self.history,
             enough=self.enough,
-            observe=lambda step, point, value: seen.snapshot(step, point.view(seen.shape), value),
+            observe=lambda step, points, *rest: snapshots(seen, step, points.view(-1, *shape), *rest),
         )
-        return Reconstruction(found.point.view(seen.shape), label, {"restarts": found.restarts, "loss": found.value})
+        ends = zip(found.point.view(-1, *shape), labels, found.restarts.tolist(), found.value.tolist(), strict=True)
+        return [Reconstruction(x, label, {"restarts": r, "loss": loss}) for x, label, r, loss in ends]

@@ -1,6 +1,7 @@
 """Inverting Gradients (Geiping, Bauermeister, Droege and Moeller, NeurIPS 2020): cosine distance and a prior."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor
 from leakboard.attack.descent import signed_adam
 from leakboard.attack.labels import idlg_label
 from leakboard.attack.lbfgs import minimise
-from leakboard.attack.matching import Matching, cosine_distance, squared_distance
-from leakboard.attack.priors import total_variation
-from leakboard.threat import Gradient, Reconstruction
+from leakboard.attack.matching import Matching, Precision, cosine_distance, squared_distance
+from leakboard.attack.priors import total_variation_slope
+from leakboard.threat import Gradient, Reconstruction, snapshots
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class InvertingGradients:
     rate: of Adam, in pixels of [0, 1]. differs: the paper's 0.1 is in units of the data's standard deviation, about
     0.25 of the pixel range, which makes 0.025 here; likewise its N(0, 1) start is N(0.5, 0.25^2).
     restarts: independent starts that share the budget; the one with the lowest cost is handed in.
+    precision: bf16 takes the victim's forward pass in bfloat16; float64 takes everything in double.
     """
 
     method: Literal["cosine", "euclidean"] = "cosine"
@@ -29,6 +31,7 @@ class InvertingGradients:
     tv: float = 1.0e-4
     restarts: int = 1
     history: int = 100
+    precision: Precision = "float32"
 
     def skips(self, benchmark) -> str | None:
         if benchmark.batch > 1 and "labels" not in benchmark.threat.knows:
@@ -36,36 +39,51 @@ class InvertingGradients:
         return None
 
     def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
-        labels = idlg_label(seen) if seen.labels is None else seen.labels
-        share = self.steps if seen.budget is None else min(self.steps, seen.budget // self.restarts)
-        search = self._cosine if self.method == "cosine" else self._euclidean
-        ends = [search(seen, labels, share, rng) for _ in range(self.restarts)]
-        images, loss = min(ends, key=lambda end: end[1])
-        return Reconstruction(images, labels, {"loss": loss})
+        return self.reconstruct_many([seen], [rng])[0]
 
-    def _cosine(self, seen: Gradient, labels: Tensor, steps: int, rng: torch.Generator) -> tuple[Tensor, float]:
-        matching = Matching(seen, cosine_distance)
+    def reconstruct_many(self, seen: list[Gradient], rng: list[torch.Generator]) -> list[Reconstruction]:
+        labels = torch.stack([idlg_label(one) if one.labels is None else one.labels for one in seen])
+        budget = seen[0].budget
+        share = self.steps if budget is None else min(self.steps, budget // self.restarts)
+        search = self._cosine if self.method == "cosine" else self._euclidean
+        images, losses = search(seen, labels, share, rng)
+        for _ in range(self.restarts - 1):
+            others, values = search(seen, labels, share, rng)
+            better = values < losses
+            images = torch.where(better.view(-1, 1, 1, 1, 1), others, images)
+            losses = torch.where(better, values, losses)
+        ends = zip(images, labels, losses.tolist(), strict=True)
+        return [Reconstruction(x, label, {"loss": loss}) for x, label, loss in ends]
+
+    def _cosine(
+        self, seen: list[Gradient], labels: Tensor, steps: int, rng: list[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        matching = Matching(seen, cosine_distance, self.precision)
 
         def objective(images: Tensor) -> tuple[Tensor, Tensor]:
-            value, (gradient,) = matching(images, labels, [images])
-            variation = total_variation(images)
-            (smoother,) = torch.autograd.grad(variation, images)
-            return value + self.tv * variation.detach(), gradient + self.tv * smoother
+            values, (gradient,) = matching(images, labels, [images])
+            variation, slope = total_variation_slope(images.detach())
+            return values + self.tv * variation, gradient + self.tv * slope
 
-        start = (0.5 + 0.25 * torch.randn(seen.shape, generator=rng)).to(seen.device)
-        return signed_adam(objective, start, steps, self.rate, observe=seen.snapshot)
+        start = torch.stack([0.5 + 0.25 * torch.randn(seen[0].shape, generator=one) for one in rng])
+        start = start.to(seen[0].device, matching.dtype)
+        observe = partial(snapshots, seen)
+        return signed_adam(objective, start, steps, self.rate, observe=observe)
 
-    def _euclidean(self, seen: Gradient, labels: Tensor, steps: int, rng: torch.Generator) -> tuple[Tensor, float]:
-        matching = Matching(seen, squared_distance)
+    def _euclidean(
+        self, seen: list[Gradient], labels: Tensor, steps: int, rng: list[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        shape, matching = seen[0].shape, Matching(seen, squared_distance, self.precision)
 
-        def objective(point: Tensor) -> tuple[Tensor, Tensor]:
-            images = point.view(seen.shape).clone().requires_grad_()
-            value, (gradient,) = matching(images, labels, [images])
-            return value, gradient.flatten()
+        def objective(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+            images = points.view(-1, *shape).clone().requires_grad_()
+            values, (gradient,) = matching(images, labels[which], [images], which)
+            return values, gradient.flatten(1)
 
-        def observe(step: int, point: Tensor, value: Tensor) -> None:
-            seen.snapshot(step, point.view(seen.shape), value)
+        def observe(step: int, points: Tensor, values: Tensor, which: Tensor) -> None:
+            snapshots(seen, step, points.view(-1, *shape), values, which)
 
-        start = (0.5 + 0.25 * torch.randn(seen.shape, generator=rng)).to(seen.device).flatten()
+        start = torch.stack([0.5 + 0.25 * torch.randn(shape, generator=one) for one in rng])
+        start = start.to(seen[0].device, matching.dtype).flatten(1)
         found = minimise(objective, start, steps - 1, history=self.history, observe=observe)
-        return found.point.view(seen.shape), found.value
+        return found.point.view(-1, *shape), found.value

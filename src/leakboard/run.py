@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ from torch import Tensor
 from leakboard import ENGINE, machine
 from leakboard.attack import contract
 from leakboard.attack.clock import Clock, limit, peak_bytes, reset_peak
+from leakboard.attack.untouched import sha_of, unchanged
 from leakboard.board.records import attack_sha
 from leakboard.config import Benchmark, digest
+from leakboard.execution import LOOP, Execution
 from leakboard.rng import generator, seed_of
 from leakboard.score import Scores, curve, match, score, stand_ins, time_to
 from leakboard.threat import BudgetSpent, Public, Reconstruction, Seen
@@ -31,7 +31,10 @@ Pictures = tuple[np.ndarray, np.ndarray]  # truth and reconstruction of one tria
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to run. Picklable: the attack is a path and settings, never a class."""
+    """One trial to run. Picklable: the attack is a path and settings, never a class.
+
+    execution: how the attack computes (`execution.py`); the size of the group it is part of stands in its name.
+    """
 
     benchmark: Benchmark
     attack: str
@@ -42,6 +45,7 @@ class Job:
     trial: int
     device: str = "cpu"
     commit: tuple[str, bool] = ("", True)
+    execution: Execution = LOOP
 
 
 @dataclass
@@ -72,18 +76,25 @@ class Snapshot:
 
 
 class Meter:
-    """Counts every pass through the attack's private model, and keeps the snapshots that the attack offers."""
+    """Counts every pass through the attack's private model, and keeps the snapshots that the attack offers.
 
-    def __init__(self, seen: Seen, clock: Clock) -> None:
-        self.evaluations, self.clock = 0, clock
+    share: of the clock's seconds, those of this trial; trials that share a computation share its time evenly.
+    """
+
+    def __init__(self, seen: Seen, clock: Clock, share: float) -> None:
+        self.evaluations, self.clock, self.share = 0, clock, share
         self.snapshots: list[Snapshot] = []
         self.budget, self.shape = seen.budget, seen.shape
         seen.model.register_forward_hook(self._count)
-        seen.observer = self._keep
+        seen.observer, seen.meter = self._keep, self._count
 
     def __deepcopy__(self, memo: dict) -> Meter:
         """A copy of the model counts here too."""
         return self
+
+    @property
+    def seconds(self) -> float:
+        return self.clock.total * self.share
 
     def _count(self, *_: object) -> None:
         self.evaluations += 1
@@ -95,16 +106,55 @@ class Meter:
             raise ValueError(f"a snapshot has shape {tuple(images.shape)}, expected (M, {list(self.shape[1:])})")
         with self.clock.paused():
             copy = images.detach().float().cpu().clone()
-            self.snapshots.append(Snapshot(step, self.evaluations, self.clock.total, float(loss), copy.clamp(0, 1)))
+            self.snapshots.append(Snapshot(step, self.evaluations, self.seconds, float(loss), copy.clamp(0, 1)))
+
+
+@dataclass
+class Trial:
+    """One trial under way: what is hidden, what the attack sees of it, and what is known of its line so far."""
+
+    job: Job
+    hidden: Secret
+    seen: Seen
+    line: dict[str, Any]
+
+    @property
+    def rng(self) -> torch.Generator:
+        return generator("attack", self.job.benchmark.seed, self.job.trial)
 
 
 def attempt(job: Job) -> Outcome:
     """Run one trial. Whatever the attack does, there is an outcome: a failed trial scores what noise scores."""
-    benchmark, device = job.benchmark, machine.device_of(job.device)
-    attack = contract.configure(contract.load(job.path), job.settings)
-    reason = skip_reason(attack, benchmark)
+    return attempt_group((job,))[0]
+
+
+def attempt_group(jobs: Sequence[Job]) -> list[Outcome]:
+    """Trials of one variant on one benchmark as one computation; when that fails, each is run plainly and by itself."""
+    first = jobs[0]
+    attack = contract.configure(contract.load(first.path), first.settings)
+    reason = skip_reason(attack, first.benchmark)
     if reason is not None:
-        return Outcome({**_identity(job, device), "status": "skipped", "reason": reason})
+        skipped = {"status": "skipped", "reason": reason}
+        return [Outcome({**_identity(job, machine.device_of(job.device)), **skipped}) for job in jobs]
+    begun = [begin(job, attack) for job in jobs]
+    trials = [trial for trial in begun if isinstance(trial, Trial)]
+    if len(trials) < len(jobs) > 1:
+        return [attempt(replace(job, execution=LOOP)) for job in jobs]
+    if not trials:
+        return [outcome for outcome in begun if isinstance(outcome, Outcome)]
+    clock = Clock(machine.device_of(first.device))
+    meters = [Meter(trial.seen, clock, 1 / len(trials)) for trial in trials]
+    reset_peak(clock.device)
+    ends = reconstruct(attack, trials, clock)
+    if first.execution != LOOP and any(status["status"] != "ok" for _, status in ends):
+        return [attempt(replace(job, execution=LOOP)) for job in jobs]
+    peak = peak_bytes(clock.device)
+    return [ended(*parts, peak) for parts in zip(trials, meters, ends, strict=True)]
+
+
+def begin(job: Job, attack: contract.Attack) -> Trial | Outcome:
+    """The secret, what leaks of it, and the attack's preparation; the outcome at once when that fails."""
+    benchmark, device = job.benchmark, machine.device_of(job.device)
     hidden, pool = secret(benchmark, job.trial), public(benchmark)
     model = network(benchmark, job.trial).to(device)
     if benchmark.threat.conduct == "malicious":
@@ -114,20 +164,24 @@ def attempt(job: Job) -> Outcome:
             return lost(job, **status_of(error))
     shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
     seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1])
-    line = {**_identity(job, device), **_observed(hidden, model, seen)}
-    clock, prepared = Clock(device), Clock(device)
+    seen.execution = job.execution.kind
+    prepared = Clock(device)
     try:
-        with unchanged(seen), prepared.running():
+        with unchanged([seen]), prepared.running():
             contract.prepare(attack, shown, generator("prepare", benchmark.seed))
     except Exception as error:
         return lost(job, **status_of(error))
-    meter = Meter(seen, clock)
-    reset_peak(device)
-    got, status = reconstruct(attack, seen, clock, benchmark, generator("attack", benchmark.seed, job.trial))
-    line |= {"prepare_seconds": prepared.total, "seconds": clock.total, "peak_bytes": peak_bytes(device)}
-    line |= {"evaluations": got.info.get("gradient_evaluations", meter.evaluations), **status}
+    line = {**_identity(job, device), **_observed(hidden, model, seen), "prepare_seconds": prepared.total}
+    return Trial(job, hidden, seen, line)
+
+
+def ended(trial: Trial, meter: Meter, end: tuple[Reconstruction, dict[str, Any]], peak: int) -> Outcome:
+    """The line of a trial that has run, and its score."""
+    got, status = end
+    line = {**trial.line, "seconds": meter.seconds, "peak_bytes": peak, **status}
+    line |= {"evaluations": got.info.get("gradient_evaluations", meter.evaluations)}
     line |= {"restarts": got.info.get("restarts"), "loss": got.info.get("loss")}
-    return judged(job, line, hidden, got, meter.snapshots)
+    return judged(trial.job, line, trial.hidden, got, meter.snapshots)
 
 
 def skip_reason(attack: contract.Attack, benchmark: Benchmark) -> str | None:
@@ -139,18 +193,21 @@ def skip_reason(attack: contract.Attack, benchmark: Benchmark) -> str | None:
 
 
 def reconstruct(
-    attack: contract.Attack, seen: Seen, clock: Clock, benchmark: Benchmark, rng: torch.Generator
-) -> tuple[Reconstruction, dict[str, Any]]:
+    attack: contract.Attack, trials: Sequence[Trial], clock: Clock
+) -> list[tuple[Reconstruction, dict[str, Any]]]:
     """The attack under its clock. Nothing that it was given may change; a fault of any kind hands in no image."""
-    shape, labels = seen.shape, None if seen.labels is not None else torch.empty(0, dtype=torch.long)
+    seen, rngs = [trial.seen for trial in trials], [trial.rng for trial in trials]
+    shape, given = seen[0].shape, seen[0].labels is not None
+    seconds = trials[0].job.benchmark.timeout_seconds * len(trials)
     try:
         with unchanged(seen):
-            with limit(benchmark.timeout_seconds), clock.running():
-                got = attack.reconstruct(seen, rng)
-            got = got.checked(shape)
-        return got, {"status": "ok"}
+            with limit(seconds), clock.running():
+                got = contract.reconstruct(attack, seen, rngs)
+            got = [one.checked(shape) for one in got]
+        return [(one, {"status": "ok"}) for one in got]
     except (Exception, SystemExit) as error:
-        return Reconstruction(torch.empty(0, *shape[1:]), labels), status_of(error)
+        labels = None if given else torch.empty(0, dtype=torch.long)
+        return [(Reconstruction(torch.empty(0, *shape[1:]), labels), status_of(error)) for _ in trials]
 
 
 def status_of(error: BaseException) -> dict[str, str]:
@@ -161,50 +218,6 @@ def status_of(error: BaseException) -> dict[str, str]:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return {"status": "out_of_memory", "reason": reason}
     return {"status": "failed", "reason": reason}
-
-
-@contextlib.contextmanager
-def unchanged(seen: Seen) -> Iterator[None]:
-    """RuntimeError when what must stay as it is has changed at the end."""
-    before = fingerprint(seen)
-    yield
-    changed = [name for name, value in fingerprint(seen).items() if value != before[name]]
-    if changed:
-        raise RuntimeError(f"the attack changed {', '.join(changed)}")
-
-
-def fingerprint(seen: Seen) -> dict[str, str]:
-    """Hashes of all that an attack must leave as it is: global randomness, the model, the observation.
-
-    In train mode every pass moves the running statistics of batch norm, so only the parameters count there.
-    """
-    model, apart = seen.model, ("model", "loss", "observer", "turns", "query")
-    parts = {
-        "the global random state": [torch.random.get_rng_state()],
-        "its model": list(model.parameters()) if model.training else list(model.state_dict().values()),
-        "its observation": list(_tensors({name: part for name, part in vars(seen).items() if name not in apart})),
-    }
-    return {name: _sha(tensors) for name, tensors in parts.items()}
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif hasattr(value, "__dict__"):
-        yield from _tensors(vars(value))
-
-
-def _sha(tensors: list[Tensor]) -> str:
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()[:12]
 
 
 def judged(job: Job, line: dict[str, Any], hidden: Secret, got: Reconstruction, snapshots: list[Snapshot]) -> Outcome:
@@ -256,7 +269,7 @@ def _identity(job: Job, device: torch.device) -> dict[str, Any]:
         "engine": ENGINE,
         "trial": job.trial,
         "seed": seed_of("attack", benchmark.seed, job.trial),
-        "execution": "loop",
+        "execution": str(job.execution),
         "commit": job.commit[0],
         "dirty": job.commit[1],
         **machine.describe(device),
@@ -267,5 +280,5 @@ def _observed(hidden: Secret, model: torch.nn.Module, seen: Seen | None) -> dict
     """What identifies the victim of a trial, and how large its gradient is (absent for other observations)."""
     gradient = getattr(seen, "gradient", None)
     norm = None if gradient is None else float(torch.stack([g.square().sum() for g in gradient]).sum().sqrt())
-    shas = {"victim_sha": _sha([hidden.images, hidden.labels]), "model_sha": state_sha(model.state_dict())}
+    shas = {"victim_sha": sha_of([hidden.images, hidden.labels]), "model_sha": state_sha(model.state_dict())}
     return {**shas, "gradient_norm": norm}

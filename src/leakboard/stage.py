@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from leakboard import config, machine
 from leakboard.board import figures, records
 from leakboard.board.aggregate import summarise, write_json
 from leakboard.config import Benchmark, ConfigError, Scale, Variant, paper_names, params, root
-from leakboard.run import Job, Outcome, Pictures, attempt
+from leakboard.execution import LOOP, Execution, chosen
+from leakboard.run import Job, Outcome, Pictures, attempt_group
 from leakboard.run import lost as lost_trial
 from leakboard.victim import training
 from leakboard.victim.network import network
@@ -21,6 +23,8 @@ from leakboard.workers import spread
 
 GRID = 8  # images shown per variant
 Gallery = dict[str, dict[int, Pictures]]  # variant -> trial -> pictures
+Group = tuple[Job, ...]  # trials that are one computation
+Place = tuple[str, int]  # (variant, trial)
 Report = Callable[[str, int, int], None]  # (stage, trials done, of how many)
 CURVE = ["variant", "trial", "device_kind", "step", "evaluations", "seconds", "loss", "mse", "psnr"]
 
@@ -51,19 +55,35 @@ class Stage:
     def variants(self) -> dict[str, Variant]:
         return params(self.paper).variants_on(self.benchmark.name)
 
-    def jobs(self, store: pd.DataFrame, trials: Sequence[int], device: str, fresh: bool) -> list[Job]:
+    def absent(self, store: pd.DataFrame, trials: Sequence[int], device: str, fresh: bool) -> list[Place]:
         """The trials that the store lacks under the present key."""
-        kind, version = machine.device_of(device).type, params(self.paper).version
         keys = records.present_keys(self.paper, self.benchmark)
-        jobs = []
-        for name, variant in self.variants().items():
-            absent = trials if fresh else records.missing(store, name, keys[name], trials, kind, "loop")
-            settings = variant.settings_for(self.benchmark.name)
-            jobs += [
-                Job(self.benchmark, self.paper, name, self.attack, settings, version, t, device, machine.commit())
-                for t in absent
+        places = []
+        for name in self.variants():
+            where = machine.device_of(device).type, str(self.execution(device))
+            places += [
+                (name, trial)
+                for trial in (trials if fresh else records.missing(store, name, keys[name], trials, *where))
             ]
-        return sorted(jobs, key=lambda job: job.trial)
+        return places
+
+    def execution(self, device: str) -> Execution:
+        return chosen(self.paper, self.benchmark, machine.device_of(device).type)
+
+    def groups(self, places: Sequence[Place], device: str) -> list[Group]:
+        """The computations that together hold these trials, first trials first."""
+        version, how, groups = params(self.paper).version, self.execution(device), []
+        for name, variant in self.variants().items():
+            settings = variant.settings_for(self.benchmark.name)
+            job = Job(
+                self.benchmark, self.paper, name, self.attack, settings, version, 0, device, machine.commit(), how
+            )
+            wanted = [trial for place, trial in places if place == name]
+            groups += [
+                tuple(replace(job, trial=trial) for trial in members)
+                for members in how.groups(wanted, self.benchmark.trials)
+            ]
+        return sorted(groups, key=lambda group: group[0].trial)
 
 
 def stages(scale: Scale, paper: str | None, benchmark: str | None, results: Path) -> list[Stage]:
@@ -103,7 +123,7 @@ def reproduce(
     *,
     trials: Sequence[int] | None = None,
     device: str = "auto",
-    workers: int = 2,
+    workers: int | Literal["ray"] = 2,
     fresh: bool = False,
     report: Report = lambda name, done, total: None,
 ) -> int:
@@ -117,15 +137,25 @@ def reproduce(
             machine.settle()
             network(stage.benchmark, 0)
     open_stages = {(s.paper, s.benchmark.name): _Open(s, trials, device, fresh) for s in stages}
-    jobs = [job for opened in open_stages.values() for job in opened.jobs]
+    groups = [group for opened in open_stages.values() for group in opened.groups]
     for opened in open_stages.values():
         opened.finish_if_done()
-    for job, outcome in spread(attempt, jobs, workers, lost_trial):
-        opened = open_stages[job.attack, job.benchmark.name]
-        opened.add(job, outcome)
-        report(f"{job.attack} {job.benchmark.name}", opened.done, len(opened.jobs))
+    for group, outcomes in spread(attempt_group, groups, workers, died_twice):
+        opened = open_stages[group[0].attack, group[0].benchmark.name]
+        for job, outcome in zip(group, outcomes, strict=True):
+            opened.add(job, outcome)
+        report(f"{opened.stage.paper} {opened.stage.benchmark.name}", opened.done, len(opened.absent))
         opened.finish_if_done()
-    return len(jobs)
+    return sum(len(opened.absent) for opened in open_stages.values())
+
+
+def died_twice(group: Group) -> list[Outcome]:
+    """A group whose worker died twice is tried plainly, trial by trial; a single trial is lost."""
+    if len(group) == 1 and group[0].execution == LOOP:
+        return [lost_trial(group[0])]
+    alone = [(replace(job, execution=LOOP),) for job in group]
+    found = {job.trial: outcome for (job,), (outcome,) in spread(attempt_group, alone, 1, died_twice)}
+    return [found[job.trial] for job in group]
 
 
 class _Open:
@@ -135,10 +165,16 @@ class _Open:
         self.stage, self.done = stage, 0
         self.store = records.frame() if fresh else records.read(stage.folder / "trials.csv")
         self.curves = _read_curve(stage.folder / "curve.csv", fresh)
-        self.jobs = stage.jobs(self.store, range(stage.benchmark.trials) if trials is None else trials, device, fresh)
+        asked = range(stage.benchmark.trials) if trials is None else trials
+        self.absent = stage.absent(self.store, asked, device, fresh)
+        self.groups = stage.groups(self.absent, device)
+        self.wanted = set(self.absent)
         stage.folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, job: Job, outcome: Outcome) -> None:
+        """Keep a trial that was asked for; the rest of its group ran along, and may be there already."""
+        if (job.variant, job.trial) not in self.wanted:
+            return
         self.store = records.merge(self.store, records.frame([outcome.line]))
         records.write(self.stage.folder / "trials.csv", self.store)
         self.curves = _merge_curve(self.curves, outcome.curve)
@@ -147,7 +183,7 @@ class _Open:
         self.done += 1
 
     def finish_if_done(self) -> None:
-        if self.done == len(self.jobs):
+        if self.done == len(self.absent):
             derive(self.stage)
 
 

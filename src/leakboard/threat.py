@@ -69,6 +69,7 @@ class Seen:
     loss: the victim's own loss object, `loss(logits, labels) -> scalar`; labels are classes (B,) or probabilities.
     shape: (B, C, H, W) of the secret batch. labels: (B,) when the threat model gives them, sorted.
     budget: gradient evaluations that the benchmark allows; every pass through `model` counts as one.
+    execution: how gradient matching computes: loop, stacked, compiled or cuda_graph (`attack/matching.py`).
     """
 
     model: nn.Module
@@ -78,7 +79,9 @@ class Seen:
     labels: Tensor | None = None
     public: Public | None = None
     budget: int | None = None
+    execution: str = "loop"
     observer: Callable[[int, Tensor, Tensor | float], None] | None = field(default=None, repr=False)
+    meter: Callable[[], None] | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -87,13 +90,30 @@ class Seen:
             return tensor.device
         return torch.device("cpu")
 
+    def spend(self) -> None:
+        """Count one gradient evaluation that is not made through `model`; BudgetSpent when it was one too many."""
+        if self.meter is not None:
+            self.meter()
+
     def snapshot(self, step: int, images: Tensor, loss: Tensor | float) -> None:
         """Offer the images (M, C, H, W) at `step` for the quality curve; the attack's clock stands still meanwhile.
 
         Kept at steps 1, 2, 4, ... only, and scored by the runner after the attack has ended.
         """
-        if self.observer is not None and step & (step - 1) == 0:
+        if self.observer is not None and due(step):
             self.observer(step, images, loss)
+
+
+def due(step: int) -> bool:
+    """Whether a snapshot at `step` is kept: 1, 2, 4, ..."""
+    return step & (step - 1) == 0
+
+
+def snapshots(seen: Sequence[Seen], step: int, images: Tensor, losses: Tensor, which: Tensor | None = None) -> None:
+    """Snapshots of many trials: images (Q, M, C, H, W) and losses (Q,) of the trials `which` (Q,), or of all."""
+    if due(step):
+        for row, index in enumerate(range(len(seen)) if which is None else which.tolist()):
+            seen[index].snapshot(step, images[row], losses[row])
 
 
 @dataclass(kw_only=True)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from leakboard import config, machine
+from leakboard import config, execution, machine
 from leakboard.attack import contract
 from leakboard.board import records, tables
 from leakboard.config import Benchmark
-from leakboard.run import Job, Outcome, attempt
-from leakboard.run import lost as lost_trial
-from leakboard.stage import Gallery, Report, draw_grid
+from leakboard.run import Job, Outcome, attempt_group
+from leakboard.stage import Gallery, Group, Report, died_twice, draw_grid
 from leakboard.workers import spread
 
 
-def jobs_of(attack: str, benchmark: Benchmark, trials: range | None, device: str) -> list[Job]:
+def groups_of(attack: str, benchmark: Benchmark, trials: range | None, device: str) -> list[Group]:
     """The trials of a baseline's variants, or of the one attack in a file under the name of that file."""
     chosen = range(benchmark.trials) if trials is None else trials
     if attack in config.paper_names():
@@ -30,12 +30,17 @@ def jobs_of(attack: str, benchmark: Benchmark, trials: range | None, device: str
         if not path.is_file():
             papers = ", ".join(config.paper_names())
             raise config.ConfigError(f"{attack} is neither a file nor a paper; the papers are: {papers}")
-    machine.device_of(device)
+    kind = machine.device_of(device).type
     contract.load(path)  # a file that is no attack fails here, once, and not in every worker
     name = attack if attack in config.paper_names() else path.stem
+    how = execution.chosen(name, benchmark, kind)
     return [
-        Job(benchmark, name, variant, path, settings, 0, trial, device, machine.commit())
-        for trial in chosen
+        tuple(
+            Job(benchmark, name, variant, path, settings, 0, trial, device, machine.commit(), how)
+            for trial in members
+            if trial in chosen
+        )
+        for members in how.groups(chosen, benchmark.trials)
         for variant, settings in variants.items()
     ]
 
@@ -45,18 +50,19 @@ def board_with(
     benchmark: Benchmark,
     trials: range | None,
     device: str,
-    workers: int,
+    workers: int | Literal["ray"],
     report: Report,
 ) -> tuple[pd.DataFrame, Path]:
     """(the board with the attack's rows in it, the picture of its reconstructions)."""
-    jobs = jobs_of(attack, benchmark, trials, device)
+    groups = groups_of(attack, benchmark, trials, device)
+    name, count = groups[0][0].attack, sum(map(len, groups))
     outcomes: list[tuple[Job, Outcome]] = []
-    for job, outcome in spread(attempt, jobs, workers, lost_trial):
-        outcomes.append((job, outcome))
-        report(f"{job.attack} {benchmark.name}", len(outcomes), len(jobs))
+    for group, ends in spread(attempt_group, groups, workers, died_twice):
+        outcomes += zip(group, ends, strict=True)
+        report(f"{name} {benchmark.name}", len(outcomes), count)
     outcomes.sort(key=lambda pair: (pair[0].variant, pair[0].trial))
     lines = records.frame([outcome.line for _, outcome in outcomes])
-    folder = config.root() / "build" / "runs" / jobs[0].attack / benchmark.name
+    folder = config.root() / "build" / "runs" / name / benchmark.name
     records.write(folder / "trials.csv", lines)
     board = tables.board_around(benchmark.name, benchmark.scale, lines)
     gallery: Gallery = {}

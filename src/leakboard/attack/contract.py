@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import sys
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +29,8 @@ class Attack(Protocol):
     """The one method that every attack has.
 
     Optional, found by name: `skips(benchmark) -> str | None` (a reason, shown on the board), `craft(model, rng) ->
-    Module` (a malicious server: what it sends out), `prepare(public, rng) -> None` (train a prior; timed apart).
+    Module` (a malicious server: what it sends out), `prepare(public, rng) -> None` (train a prior; timed apart),
+    `reconstruct_many(seen: list, rng: list) -> list[Reconstruction]` (many trials as one computation).
     """
 
     def reconstruct(self, seen: Any, rng: Generator) -> Reconstruction: ...
@@ -87,3 +89,15 @@ def prepare(attack: Attack, public: Public | None, rng: Generator) -> None:
     """Let the attack train or load its prior."""
     if hasattr(attack, "prepare"):
         attack.prepare(public, rng)
+
+
+def reconstruct(attack: Attack, seen: Sequence[Seen], rngs: Sequence[Generator]) -> list[Reconstruction]:
+    """One trial, or many at once if the attack offers that; ValueError unless there is one answer to each."""
+    if len(seen) == 1:
+        return [attack.reconstruct(seen[0], rngs[0])]
+    if not hasattr(attack, "reconstruct_many"):
+        raise AttackError(f"{type(attack).__name__} has no `reconstruct_many` and takes one trial at a time")
+    got = attack.reconstruct_many(list(seen), list(rngs))
+    if len(got) != len(seen):
+        raise ValueError(f"{len(got)} reconstructions for {len(seen)} trials")
+    return list(got)

@@ -1,57 +1,87 @@
-"""Gradient matching: how far the gradient of dummy images lies from the observed one, and which way to move them.
-
-The cost C(g) of a dummy gradient g has a closed-form cotangent dC/dg, so no graph runs through the cost: the derivative
-of C with respect to the images is the vector-Jacobian product of g with that cotangent (double backward), and no weight
-gradient is accumulated that nobody reads.
-"""
+"""Gradient matching, the one place where an attack gets a step of it: the cost of dummy images and where it falls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from leakboard.attack.costs import Cost, cosine_distance, squared_distance
+from leakboard.attack.stack import Stack
+from leakboard.attack.step import Factors, Value, bfloat16, evaluate
 from leakboard.threat import Gradient
 
-# (dummy gradient, observed gradient), one tensor per parameter -> (cost, its cotangent: dC/dg per parameter)
-Cost = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
+__all__ = ["Cost", "Matching", "Precision", "cosine_distance", "squared_distance"]
 
-
-def squared_distance(got: Sequence[Tensor], observed: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """sum_l |g_l - g*_l|^2 (Zhu et al. 2019, equation 3)."""
-    difference = [g - seen for g, seen in zip(got, observed, strict=True)]
-    return _product(difference, difference), [2 * d for d in difference]
-
-
-def cosine_distance(got: Sequence[Tensor], observed: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """1 - <g, g*> / (|g| |g*|), all parameters as one vector (Geiping et al. 2020, equation 4)."""
-    norm = _product(got, got).sqrt().clamp_min(1e-30)
-    scale = 1 / (norm * _product(observed, observed).sqrt().clamp_min(1e-30))
-    cosine = _product(got, observed) * scale
-    along = cosine / norm**2
-    return 1 - cosine, [along * g - scale * seen for g, seen in zip(got, observed, strict=True)]
-
-
-def _product(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    return torch.stack([torch.dot(a.flatten(), b.flatten()) for a, b in zip(left, right, strict=True)]).sum()
+Precision = Literal["float32", "float64", "bf16"]
 
 
 class Matching:
     """Callable: images (B, C, H, W) and labels -> (cost, derivatives). One call is one gradient evaluation.
 
     labels are classes (B,) int64 or probabilities (B, classes); what carries a graph may be differentiated.
+    Of a sequence of P observations it treats P problems at once: images, labels, cost and derivatives have P in front.
+    How it computes is the observation's `execution`. precision: bf16 is for the forward pass only; `dtype` is that of
+    the derivatives.
     """
 
-    def __init__(self, seen: Gradient, cost: Cost) -> None:
-        self.seen, self.cost = seen, cost
-        self.parameters = [p for p in seen.model.parameters()]
-        for parameter in self.parameters:
-            parameter.requires_grad_()
+    def __init__(self, seen: Gradient | Sequence[Gradient], cost: Cost, precision: Precision = "float32") -> None:
+        self.alone = isinstance(seen, Gradient)
+        problems = [seen] if isinstance(seen, Gradient) else list(seen)
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        halved = precision == "bf16"
+        self._evaluate: Loop | Stack
+        if problems[0].execution == "loop":
+            self._evaluate = Loop(problems, cost, self.dtype, halved)
+        else:
+            self._evaluate = Stack(problems, cost, self.dtype, halved)
 
-    def __call__(self, images: Tensor, labels: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """(cost, its derivative with respect to each of `inputs`, from which images and labels were computed)."""
-        loss = self.seen.loss(self.seen.model(images), labels)
-        got = torch.autograd.grad(loss, self.parameters, create_graph=True)
-        cost, cotangent = self.cost([g.detach() for g in got], self.seen.gradient)
-        return cost, list(torch.autograd.grad(got, inputs, grad_outputs=cotangent))
+    def __call__(
+        self, images: Tensor, labels: Tensor, inputs: Sequence[Tensor], which: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(cost, its derivative with respect to each of `inputs`, from which images and labels were computed).
+
+        which (Q,): the problems whose images and labels these are; None: all of them.
+        """
+        soft = labels.requires_grad
+        given = images.detach().to(self.dtype), labels.detach().to(self.dtype) if soft else labels
+        if self.alone:
+            given = given[0][None], given[1][None]
+        value = self._evaluate(*given, soft, which)
+        cost, *derivatives = (part if part is None or not self.alone else part[0] for part in value)
+        assert cost is not None
+        moved = [(images, derivatives[0]), (labels, derivatives[1])]
+        ends = [(tensor, g.to(tensor.dtype)) for tensor, g in moved if g is not None and tensor.requires_grad]
+        return cost, list(torch.autograd.grad([t for t, _ in ends], inputs, grad_outputs=[g for _, g in ends]))
+
+
+class Loop:
+    """The plain execution: problem after problem, through the observation's own model, which counts the passes."""
+
+    def __init__(self, problems: Sequence[Gradient], cost: Cost, dtype: torch.dtype, halved: bool) -> None:
+        self.problems, self.cost, self.halved = problems, cost, halved
+        same = all(parameter.dtype == dtype for parameter in problems[0].model.parameters())
+        self.models = [one.model if same else copy.deepcopy(one.model).to(dtype) for one in problems]
+        self.observed = [[g.to(dtype) for g in one.gradient] for one in problems]
+        for model in self.models:
+            model.requires_grad_()
+        self.factors = [Factors(model, problems[0].shape, cost) for model in self.models]
+
+    def __call__(self, images: Tensor, labels: Tensor, soft: bool, which: Tensor | None) -> Value:
+        active = range(len(self.problems)) if which is None else which.tolist()
+        values = [self._one(index, x, y, soft) for index, x, y in zip(active, images, labels, strict=True)]
+        costs, moves, turns = zip(*values, strict=True)
+        return torch.stack(costs), torch.stack(moves), torch.stack(turns) if soft else None
+
+    def _one(self, index: int, images: Tensor, labels: Tensor, soft: bool) -> Value:
+        model, factors, loss = self.models[index], self.factors[index], self.problems[index].loss
+
+        def forward(parameters, buffers, probes, images, labels):
+            with factors.recording(probes) as inputs, bfloat16(images, self.halved):
+                return loss(model(images), labels), inputs
+
+        parameters = list(model.parameters())
+        return evaluate(forward, factors, self.cost, parameters, [], self.observed[index], images, labels, soft=soft)

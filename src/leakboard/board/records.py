@@ -219,8 +219,12 @@ def current(lines: pd.DataFrame, keys: Mapping[str, Key]) -> pd.Series:
 def missing(
     lines: pd.DataFrame, variant: str, key: Key, trials: Iterable[int], device_kind: str, execution: str
 ) -> list[int]:
-    """Those of `trials` without a current line, in order. A failure or a timeout is a result: it is not missing."""
-    there = current(lines, {variant: key}) & (lines["device_kind"] == device_kind) & (lines["execution"] == execution)
+    """Those of `trials` without a current line, in order. A failure or a timeout is a result: it is not missing.
+
+    A line of the plain loop answers for every execution: it is what the others have to agree with.
+    """
+    fitting = lines["execution"].isin({execution, "loop"})
+    there = current(lines, {variant: key}) & (lines["device_kind"] == device_kind) & fitting
     present = set(lines.loc[there, "trial"].tolist())
     return [trial for trial in trials if trial not in present]
 

@@ -7,14 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from leakboard.models.cnn import cnn
 from leakboard.models.convnet import convnet
 from leakboard.models.lenet import lenet_relu, lenet_sigmoid
-from leakboard.models.resnet import resnet20
+from leakboard.models.resnet import resnet18, resnet20
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lenet_sigmoid": lenet_sigmoid,
     "lenet_relu": lenet_relu,
+    "cnn": cnn,
     "convnet": convnet,
+    "resnet18": resnet18,
     "resnet20": resnet20,
 }
 

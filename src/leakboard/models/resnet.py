@@ -1,4 +1,4 @@
-"""ResNet-20 for 32x32 images (He et al. 2016, section 4.2): parameter-free shortcuts, three stages of three blocks."""
+"""Residual networks for 32x32 images (He et al. 2016): ResNet-20 of section 4.2, and ResNet-18 with a 3x3 stem."""
 
 from __future__ import annotations
 
@@ -49,3 +49,31 @@ def _stage(before: int, after: int, stride: int) -> nn.Sequential:
 def resnet20(shape: tuple[int, int, int], classes: int, width: int = 16) -> nn.Module:
     """Width 16 is He's network; width 64 is the "ResNet20-4" of Inverting Gradients up to its shortcuts."""
     return ResNet20(shape, classes, width)
+
+
+class WideBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm around a shortcut, a 1x1 convolution where the shape changes (option B)."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or before != after:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(out + self.shortcut(x))
+
+
+def resnet18(shape: tuple[int, int, int], classes: int, width: int = 64) -> nn.Module:
+    """Four stages of two blocks; a 3x3 stem without pooling in place of ImageNet's 7x7, as is usual at 32x32."""
+    layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    before = width
+    for after, stride in ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)):
+        layers += [WideBlock(before, after, stride), WideBlock(after, after, 1)]
+        before = after
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))

@@ -1,0 +1,60 @@
+"""How far the gradient of dummy images lies from the observed one, and the cotangent of that in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Outer(NamedTuple):
+    """The gradient of a linear layer's weight as its factors: delta (B, out) and input (B, in); it is delta^T input.
+
+    Never formed: its inner products follow from the factors, exactly. As a cotangent: the derivatives with respect to
+    the two factors. A cost that may be given one says so with its attribute `takes_factors`.
+    """
+
+    delta: Tensor
+    input: Tensor
+
+
+# (dummy gradient, observed gradient), one per parameter -> (cost, its cotangent: dC/dg per parameter).
+Cost = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
+
+
+def squared_distance(got: Sequence[Tensor], observed: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """sum_l |g_l - g*_l|^2 (Zhu et al. 2019, equation 3).
+
+    Takes no factors: |g|^2 - 2 <g, g*> + |g*|^2 loses near the optimum the digits that the difference keeps.
+    """
+    difference = [g - seen for g, seen in zip(got, observed, strict=True)]
+    return torch.stack([d.square().sum() for d in difference]).sum(), [2 * d for d in difference]
+
+
+def cosine_distance(got: Sequence[Tensor | Outer], observed: Sequence[Tensor]) -> tuple[Tensor, list[Tensor | Outer]]:
+    """1 - <g, g*> / (|g| |g*|), all parameters as one vector (Geiping et al. 2020, equation 4)."""
+    weighed = [_weigh(g, seen) for g, seen in zip(got, observed, strict=True)]
+    norm = torch.stack([square for square, _, _ in weighed]).sum().sqrt().clamp_min(1e-30)
+    scale = 1 / (norm * torch.stack([seen.square().sum() for seen in observed]).sum().sqrt().clamp_min(1e-30))
+    cosine = torch.stack([inner for _, inner, _ in weighed]).sum() * scale
+    along = cosine / norm**2
+    return 1 - cosine, [combine(along, scale) for _, _, combine in weighed]
+
+
+cosine_distance.takes_factors = True  # type: ignore[attr-defined]
+
+
+def _weigh(g: Tensor | Outer, seen: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor | Outer]]:
+    """<g, g>, <g, seen>, and (a, b) -> the cotangent a g - b seen, pulled back to the factors of an `Outer`."""
+    if isinstance(g, Tensor):
+        return g.square().sum(), (g * seen).sum(), lambda a, b: a * g - b * seen
+    delta, x = g
+    onto_x = x @ seen.T  # (B, out)
+    deltas, inputs = delta @ delta.T, x @ x.T  # (B, B)
+
+    def combine(a: Tensor, b: Tensor) -> Outer:
+        return Outer(a * (inputs @ delta) - b * onto_x, a * (deltas @ x) - b * (delta @ seen))
+
+    return (deltas * inputs).sum(), (delta * onto_x).sum(), combine

@@ -1,0 +1,72 @@
+"""How a trial computes, read from the committed table of measurements: a pure function of attack, benchmark and device.
+
+Bits are equal within one execution only, and a group of trials is one computation: so the group is the unit that runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from leakboard.config import Benchmark, root
+from leakboard.errors import Fault
+
+KINDS = ("loop", "stacked", "compiled", "cuda_graph")
+GROUPS = (1, 4, 16, 64)  # sizes that are measured
+
+
+class SpeedError(Fault, ValueError):
+    """`speed.csv` does not say what it should."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """kind: `loop` (the plain one), `stacked`, `compiled`, `cuda_graph`; group: trials as one computation."""
+
+    kind: str = "loop"
+    group: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.group < 1 or (self.kind == "loop" and self.group > 1):
+            raise SpeedError(f"no execution {self.kind!r} of {self.group} trials; there are: {', '.join(KINDS)}")
+
+    def __str__(self) -> str:
+        return self.kind if self.group == 1 else f"{self.kind} x{self.group}"
+
+    def members(self, trial: int, count: int) -> range:
+        """The group that `trial` belongs to, of a benchmark's `count` trials; those beyond run alone."""
+        if trial >= count:
+            return range(trial, trial + 1)
+        first = trial - trial % self.group
+        return range(first, min(first + self.group, count))
+
+    def groups(self, trials: Iterable[int], count: int) -> list[range]:
+        """The groups that together hold `trials`."""
+        return sorted({self.members(trial, count) for trial in trials}, key=lambda group: group.start)
+
+
+LOOP = Execution()
+
+
+def chosen(attack: str, benchmark: Benchmark, device_kind: str) -> Execution:
+    """What `results/<scale>/speed.csv` chose for this attack on this benchmark; the plain loop where it is silent."""
+    return _table(root() / "results" / benchmark.scale / "speed.csv").get((benchmark.name, attack, device_kind), LOOP)
+
+
+@functools.cache
+def _table(path: Path) -> dict[tuple[str, str, str], Execution]:
+    if not path.exists():
+        return {}
+    found: dict[tuple[str, str, str], Execution] = {}
+    with path.open(newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            try:
+                if row["chosen"] == "true":
+                    place = row["benchmark"], row["attack"], row["device"]
+                    found[place] = Execution(row["execution"], int(row["stacked"]))
+            except (KeyError, ValueError) as error:
+                raise SpeedError(f"{path}:{number}: {error}; expected what `make speed` writes") from None
+    return found
