@@ -77,9 +77,9 @@ def given_to_attack(sees: str, monkeypatch, tmp_path, **threat):
         caught["secret"] = true_secret(*args)
         return caught["secret"]
 
-    def kept_reconstruct(attack, seen, clock, benchmark, rng):
-        caught["given"] = (attack, seen, rng)
-        return true_reconstruct(attack, seen, clock, benchmark, rng)
+    def kept_reconstruct(attack, seen, rngs, *rest):
+        caught["given"] = (attack, seen[0], rngs[0])
+        return true_reconstruct(attack, seen, rngs, *rest)
 
     monkeypatch.setattr(run, "secret", kept_secret)
     monkeypatch.setattr(run, "reconstruct", kept_reconstruct)

@@ -145,7 +145,8 @@ def attempt_group(jobs: Sequence[Job]) -> list[Outcome]:
     clock = Clock(machine.device_of(first.device))
     meters = [Meter(trial.seen, clock, 1 / len(trials)) for trial in trials]
     reset_peak(clock.device)
-    ends = reconstruct(attack, trials, clock)
+    seconds = first.benchmark.timeout_seconds * len(trials)
+    ends = reconstruct(attack, [trial.seen for trial in trials], [trial.rng for trial in trials], clock, seconds)
     if first.execution != LOOP and any(status["status"] != "ok" for _, status in ends):
         return [attempt(replace(job, execution=LOOP)) for job in jobs]
     peak = peak_bytes(clock.device)
@@ -193,12 +194,10 @@ def skip_reason(attack: contract.Attack, benchmark: Benchmark) -> str | None:
 
 
 def reconstruct(
-    attack: contract.Attack, trials: Sequence[Trial], clock: Clock
+    attack: contract.Attack, seen: Sequence[Seen], rngs: Sequence[torch.Generator], clock: Clock, seconds: float
 ) -> list[tuple[Reconstruction, dict[str, Any]]]:
     """The attack under its clock. Nothing that it was given may change; a fault of any kind hands in no image."""
-    seen, rngs = [trial.seen for trial in trials], [trial.rng for trial in trials]
     shape, given = seen[0].shape, seen[0].labels is not None
-    seconds = trials[0].job.benchmark.timeout_seconds * len(trials)
     try:
         with unchanged(seen):
             with limit(seconds), clock.running():
@@ -207,7 +206,7 @@ def reconstruct(
         return [(one, {"status": "ok"}) for one in got]
     except (Exception, SystemExit) as error:
         labels = None if given else torch.empty(0, dtype=torch.long)
-        return [(Reconstruction(torch.empty(0, *shape[1:]), labels), status_of(error)) for _ in trials]
+        return [(Reconstruction(torch.empty(0, *shape[1:]), labels), status_of(error)) for _ in seen]
 
 
 def status_of(error: BaseException) -> dict[str, str]:
