@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -27,10 +27,12 @@ screen = Console(width=None if sys.stdout.isatty() else 140)
 
 ScaleOption = Annotated[str, typer.Option(help="quick (bundled data, minutes) or paper (the published protocol).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-WorkersOption = Annotated[int, typer.Option(help="Worker processes, one thread each; 0 runs in this process.")]
+WorkersOption = Annotated[
+    str, typer.Option(help="Worker processes, one thread each; 0 runs in this process, `ray` on a Ray cluster.")
+]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Ignore the trials that are there already.")]
 OutOption = Annotated[Path | None, typer.Option(help="Write the tree of results here instead of results/.")]
-WORKERS = max(1, os.cpu_count() or 1)
+WORKERS = str(os.cpu_count() or 1)
 
 
 @contextlib.contextmanager
@@ -66,6 +68,15 @@ def trials_of(text: str | None) -> range | None:
     return chosen
 
 
+def workers_of(text: str) -> int | Literal["ray"]:
+    """A number of processes, 0 for none but this one, or the word `ray`."""
+    if text == "ray":
+        return "ray"
+    if not text.isdecimal():
+        raise Fault(f"--workers {text!r}: expected a number from 0 up, or ray")
+    return int(text)
+
+
 @app.command("list")
 def list_() -> None:
     """The papers, their variants, and the benchmarks."""
@@ -96,7 +107,9 @@ def run(
 
         asked = config.benchmark(benchmark, scale_of(scale))
         with progress() as report:
-            board, pictures = trial_run.board_with(attack, asked, trials_of(trials), device, workers, report)
+            board, pictures = trial_run.board_with(
+                attack, asked, trials_of(trials), device, workers_of(workers), report
+            )
         print_frame(board, title=f"{benchmark} ({scale})")
         screen.print(f"pictures: {pictures}", soft_wrap=True)
 
@@ -123,7 +136,12 @@ def reproduce(
         stages = stage.stages(chosen, paper, benchmark, results)
         with progress() as report:
             ran = stage.reproduce(
-                stages, trials=trials_of(trials), device=device, workers=workers, fresh=fresh, report=report
+                stages,
+                trials=trials_of(trials),
+                device=device,
+                workers=workers_of(workers),
+                fresh=fresh,
+                report=report,
             )
         screen.print(f"{ran} trials run, {len(stages)} stages up to date in {results}", soft_wrap=True)
         if paper is None:

@@ -8,18 +8,26 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Literal, TypeVar
+
+from leakboard import cluster
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def spread(work: Callable[[T], R], jobs: Sequence[T], workers: int, lost: Callable[[T], R]) -> Iterator[tuple[T, R]]:
-    """(job, result) as results come in. `workers` 0 runs here, in order. `work` must be importable by name.
+def spread(
+    work: Callable[[T], R], jobs: Sequence[T], workers: int | Literal["ray"], lost: Callable[[T], R]
+) -> Iterator[tuple[T, R]]:
+    """(job, result) as results come in. `workers` 0 runs here, in order; "ray" runs on the machines of a cluster, with
+    the share of a GPU that LEAKBOARD_GPUS_PER_WORKER names (`cluster.py`). `work` must be importable by name.
 
     When a worker dies, the jobs that were under way are tried once more, each in a process of its own; one that dies
     again gets the result `lost(job)`. All others go on as before.
     """
+    if workers == "ray":
+        yield from cluster.spread(work, jobs, lost, gpus_per_worker=cluster.gpu_share())
+        return
     if workers == 0:
         yield from ((job, work(job)) for job in jobs)
         return
