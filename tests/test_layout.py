@@ -24,6 +24,7 @@ MAY = {
     "yaml12": set(),
     "config": {"yaml12", "errors"},
     "machine": {"config"},
+    "execution": {"config", "errors"},
     "cluster": {"errors", "machine"},
     "workers": {"machine", "cluster"},
     "data": {"errors"},

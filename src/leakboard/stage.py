@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from leakboard.victim import training
 from leakboard.victim.network import network
 from leakboard.workers import spread
 
+KEEP_SECONDS = 1.0  # a kill without warning loses at most so much of finished work
 GRID = 8  # images shown per variant
 Gallery = dict[str, dict[int, Pictures]]  # variant -> trial -> pictures
 Group = tuple[Job, ...]  # trials that are one computation
@@ -129,7 +131,7 @@ def reproduce(
 ) -> int:
     """Run what the stores lack, stage by stage over one set of workers, and return how many trials ran.
 
-    Every finished trial is in its store before the next one is waited for: an interrupt loses the trials under way and
+    Finished trials are in their stores within a second, and at once at an interrupt: it loses the trials under way and
     nothing else, and the same call goes on from there.
     """
     for stage in stages:  # a victim that many trials share is trained once, before they start
@@ -140,12 +142,15 @@ def reproduce(
     groups = [group for opened in open_stages.values() for group in opened.groups]
     for opened in open_stages.values():
         opened.finish_if_done()
-    for group, outcomes in spread(attempt_group, groups, workers, died_twice):
-        opened = open_stages[group[0].attack, group[0].benchmark.name]
-        for job, outcome in zip(group, outcomes, strict=True):
-            opened.add(job, outcome)
-        report(f"{opened.stage.paper} {opened.stage.benchmark.name}", opened.done, len(opened.absent))
-        opened.finish_if_done()
+    try:
+        for group, outcomes in spread(attempt_group, groups, workers, died_twice):
+            opened = open_stages[group[0].attack, group[0].benchmark.name]
+            opened.add(group, outcomes)
+            report(f"{opened.stage.paper} {opened.stage.benchmark.name}", opened.done, len(opened.absent))
+            opened.finish_if_done()
+    finally:
+        for opened in open_stages.values():
+            opened.keep()
     return sum(len(opened.absent) for opened in open_stages.values())
 
 
@@ -169,21 +174,34 @@ class _Open:
         self.absent = stage.absent(self.store, asked, device, fresh)
         self.groups = stage.groups(self.absent, device)
         self.wanted = set(self.absent)
+        self.waiting: list[tuple[Job, Outcome]] = []
+        self.kept = time.monotonic()
         stage.folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, job: Job, outcome: Outcome) -> None:
-        """Keep a trial that was asked for; the rest of its group ran along, and may be there already."""
-        if (job.variant, job.trial) not in self.wanted:
+    def add(self, group: Group, outcomes: Sequence[Outcome]) -> None:
+        """Take the trials that were asked for; the rest of their group ran along, and may be there already."""
+        wanted = [pair for pair in zip(group, outcomes, strict=True) if (pair[0].variant, pair[0].trial) in self.wanted]
+        self.waiting += wanted
+        self.done += len(wanted)
+        if time.monotonic() - self.kept > KEEP_SECONDS:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write what is waiting: writing after every trial would cost more than the shortest trials."""
+        self.kept = time.monotonic()
+        if not self.waiting:
             return
-        self.store = records.merge(self.store, records.frame([outcome.line]))
+        new, self.waiting = self.waiting, []
+        self.store = records.merge(self.store, records.frame([outcome.line for _, outcome in new]))
         records.write(self.stage.folder / "trials.csv", self.store)
-        self.curves = _merge_curve(self.curves, outcome.curve)
+        self.curves = _merge_curve(self.curves, [outcome.curve for _, outcome in new])
         write_curve(self.stage, self.curves)
-        keep_images(self.stage.images, job, outcome)
-        self.done += 1
+        for job, outcome in new:
+            keep_images(self.stage.images, job, outcome)
 
     def finish_if_done(self) -> None:
         if self.done == len(self.absent):
+            self.keep()
             derive(self.stage)
 
 
@@ -201,16 +219,17 @@ def _read_curve(path: Path, fresh: bool) -> pd.DataFrame:
     return pd.DataFrame(columns=CURVE) if fresh or not path.exists() else pd.read_csv(path)
 
 
-def _merge_curve(curves: pd.DataFrame, rows: Iterable[dict]) -> pd.DataFrame:
-    """The rows of one trial replace that trial's older ones."""
-    new = pd.DataFrame(list(rows), columns=CURVE)
+def _merge_curve(curves: pd.DataFrame, news: Sequence[list[dict]]) -> pd.DataFrame:
+    """The rows of a trial replace that trial's older ones."""
+    new = pd.DataFrame([row for rows in news for row in rows], columns=CURVE)
     if new.empty:
         return curves
     place = ["variant", "trial", "device_kind"]
-    first = new.iloc[0]
-    older = (curves[place] == first[place]).all(axis=1)
-    merged = pd.concat([curves[~older], new], ignore_index=True) if len(curves) else new
-    return merged.sort_values([*place, "step"], kind="stable", ignore_index=True)
+    if len(curves):
+        fresh = set(new[place].itertuples(index=False, name=None))
+        older = [row in fresh for row in curves[place].itertuples(index=False, name=None)]
+        new = pd.concat([curves[~np.array(older)], new], ignore_index=True)
+    return new.sort_values([*place, "step"], kind="stable", ignore_index=True)
 
 
 def keep_images(folder: Path, job: Job, outcome: Outcome) -> None:
