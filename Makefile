@@ -5,16 +5,21 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export OMP_NUM_THREADS ?= 1
 
 PYTHON ?= python3
+SCALE ?= paper
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: reproduce test lint environment clean
+.PHONY: reproduce test speed lint environment clean
 
 reproduce: $(INSTALLED)
 	$(BIN)/leakboard reproduce --scale quick --fresh --out build/here
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# What every execution costs, on CUDA where there is one, into results/$(SCALE)/; one run alone: ONLY='lenet and dlg'.
+speed: $(INSTALLED)
+	$(BIN)/python -m pytest benchmarks/speed --scale $(SCALE) -k '$(ONLY)'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

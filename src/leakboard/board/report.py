@@ -12,13 +12,16 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board import figures, records, tables, verdict
+from leakboard.board import figures, records, speed, tables, verdict
 from leakboard.board.replication import VERDICTS, interval_text
 from leakboard.config import Benchmark, Scale
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MACHINE = ["device_kind", "device", "torch", "cuda", "threads", "commit", "dirty"]
 CURVE_CAPTION = "Quality over cost: mean PSNR after so many gradient evaluations, with its 95 % interval over trials."
+GROWTH_CAPTION = (
+    "How the cost of one step of cosine matching grows: seconds above, peak memory below, on logarithmic axes."
+)
 COST_CAPTION = (
     "Score of each attack against its median seconds per trial; a cross carries no rank, dotted lines are controls."
 )
@@ -45,6 +48,7 @@ def report(scale: Scale, out: Path | None = None, results: Path | None = None) -
         counted=_counted(judged),
         verdicts=[_verdict(row) for row in judged.to_dict("records")],
         sections=_sections(scale, results),
+        speed=_speed(scale),
         machines=_machines(scale, results),
     )
     path = Path(out) if out else (results or config.root() / "build") / "report" / f"{scale}.html"
@@ -133,9 +137,24 @@ def _grid(benchmark: Benchmark, paper: str, results: Path | None) -> list[dict[s
     path = records.results(benchmark.scale, paper, benchmark.name, results) / "grid.png"
     if not path.exists():
         return []
-    source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     caption = f"{config.params(paper).title}: the truth above, reconstructions below, PSNR in dB under each."
-    return [{"source": source, "caption": caption}]
+    return [{"source": _uri(path), "caption": caption}]
+
+
+def _uri(picture: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+
+
+def _speed(scale: Scale) -> dict[str, Any]:
+    """What `make speed` chose, and its picture of how cost grows; nothing where it never ran."""
+    chosen, picture = speed.shown(scale), speed.path(scale).with_name("growth.png")
+    lines = chosen.to_numpy().tolist()
+    return {
+        "columns": list(chosen.columns),
+        "lines": lines,
+        "growth": _uri(picture) if picture.exists() else "",
+        "caption": GROWTH_CAPTION,
+    }
 
 
 def _machines(scale: Scale, results: Path | None) -> dict[str, Any]:

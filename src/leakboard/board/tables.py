@@ -5,7 +5,6 @@ Ranked within one benchmark only, by its first metric. Controls, skipped variant
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,49 +14,27 @@ import numpy as np
 import pandas as pd
 
 from leakboard import config
-from leakboard.board import records
-from leakboard.board.aggregate import MEANS, RATES, REACHED, interval, metric_values, one_per_trial
+from leakboard.board import records, speed
+from leakboard.board.aggregate import REACHED, interval, metric_values, one_per_trial
 from leakboard.board.norms import by_gradient_norm
+from leakboard.board.readable import COSTS, QUALITY, heading, markdown, number, shown, threat_sentence
 from leakboard.board.replication import comparison, readme_is_stale, replication_table, update_readme
 from leakboard.board.verdict import Estimate, estimate
 from leakboard.config import Benchmark, Scale
 
 __all__ = [
-    "board_around", "board_text", "comparison", "leaderboard", "markdown", "ranked", "readme_is_stale",
-    "replication_table", "rows", "run_names", "shown", "threat_sentence", "update_readme", "write_leaderboard",
+    "board_around", "board_text", "comparison", "heading", "leaderboard", "markdown", "number", "ranked",
+    "readme_is_stale", "replication_table", "rows", "run_names", "shown", "threat_sentence", "update_readme",
+    "write_leaderboard",
 ]  # fmt: skip
 
 CONTROLS = "controls"
-QUALITY = tuple(metric for metric in MEANS if metric != "gradient_norm")
-COSTS = ("seconds", "evaluations", *REACHED)  # medians; comparable on one kind of device only
 LOWER_IS_BETTER = ("mse", "lpips", *COSTS)
 COLUMNS = (
     "benchmark", "paper", "variant", "device_kind", "rank", "metric", "score", "score_low", "score_high", "n",
     "failures", "labels", *(f"{metric}{end}" for metric in QUALITY for end in ("", "_low", "_high")), *COSTS,
-    "peak_bytes", "execution", "device", "attacker", "conduct", "sees", "knows", "note",
+    "peak_bytes", "execution", "seconds_per_step", "device", "attacker", "conduct", "sees", "knows", "note",
 )  # fmt: skip
-HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "mse": "MSE", "label_accuracy": "label accuracy"} | {
-    **{f"success_{limit}": f"MSE < {limit}" for limit in ("1e-2", "1e-3", "1e-4")},
-    **{f"above{limit}": f"PSNR > {limit} dB" for limit in (20, 30)},
-}
-NETWORKS = {"fresh": "an untrained", "trained": "a trained", "pretrained": "a pretrained"}
-KNOWN = {
-    "batch_norm": "the batch-norm statistics",
-    "batch_size": "the batch size",
-    "clients": "the number of clients",
-    "labels": "the labels",
-    "learning_rate": "the learning rate",
-    "local_training": "how the client trains",
-    "prior": "a prior of images",
-    "public_data": "public images",
-}
-SEES = {
-    "gradient": "the gradient of one batch",
-    "update": "one client's model update after local training",
-    "sequence": "consecutive global models",
-    "participation": "the training rounds that it takes part in",
-    "released": "a released model",
-}
 
 
 def leaderboard(scale: Scale, results: Path | None = None) -> pd.DataFrame:
@@ -128,6 +105,7 @@ def _rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame, current: pd.Ser
             **{metric: _six(_estimate(chosen, metric).ours) for metric in COSTS},
             "peak_bytes": _six(chosen["peak_bytes"].max()),
             "execution": _joined(chosen["execution"]),
+            "seconds_per_step": speed.seconds_per_step(benchmark.scale, benchmark.name, paper, str(kind)),
             "device": _joined(chosen["device"]),
             **benchmark.threat.model_dump(include={"attacker", "conduct", "sees"}),
             "knows": " ".join(sorted(known)),
@@ -223,7 +201,8 @@ def _page(table: pd.DataFrame, scale: Scale, results: Path | None) -> str:
     parts = [
         f"# Leaderboard, {scale} scale",
         "Mean over all trials [95 % bootstrap interval]; a failed trial scores what noise scores. Costs are medians of "
-        "the attack alone. A rank holds within its table only; controls are shown and not ranked.",
+        "the attack alone; ms per step is one gradient evaluation of one reconstruction, in the execution that "
+        "`make speed` chose. A rank holds within its table only; controls are shown and not ranked.",
     ]
     for name, board in table.groupby("benchmark", sort=False):
         question = config.benchmark(str(name), scale)
@@ -231,68 +210,3 @@ def _page(table: pd.DataFrame, scale: Scale, results: Path | None) -> str:
         parts += [f"Ranked by {heading(question.metrics[0])}; n = {question.trials} trials."]
         parts += [markdown(shown(board, question)), by_gradient_norm(question, results)]
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def threat_sentence(benchmark: Benchmark) -> str:
-    """The threat model in one plain sentence."""
-    threat, size = benchmark.threat, benchmark.batch
-    who = f"{'An honest-but-curious' if threat.conduct == 'honest' else 'A malicious'} {threat.attacker}"
-    seen = f"{SEES[threat.sees]} ({size} image{'s' if size > 1 else ''})"
-    access = f" with {threat.access}-box access" if threat.sees == "released" else ""
-    known = [KNOWN.get(item, item.replace("_", " ")) for item in sorted(threat.knows)]
-    listed = " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known or ["nothing else"])
-    network, data = benchmark.network, benchmark.data
-    return f"{who} sees {seen}{access} of {NETWORKS[network.weights]} {network.name} on {data.name} and knows {listed}."
-
-
-def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
-    """The rows of one board as text for readers: the benchmark's metrics with intervals, costs, notes."""
-    metrics = [metric for metric in dict.fromkeys((*benchmark.metrics, "label_accuracy")) if metric in QUALITY]
-    columns: dict[str, list[str]] = {
-        "rank": board["rank"].tolist(),
-        "attack": (board["paper"] + " / " + board["variant"]).tolist(),
-    }
-    for metric in metrics:
-        columns[heading(metric)] = [
-            _cell(metric, *ends)
-            for ends in zip(*(board[f"{metric}{end}"] for end in ("", "_low", "_high")), strict=True)
-        ]
-    columns["labels"] = board["labels"].tolist()
-    columns["n"] = [str(n) for n in board["n"]]
-    columns["failed"] = [str(count) for count in board["failures"]]
-    for metric, name in (("seconds", "seconds"), ("evaluations", "evaluations"), ("seconds_to_20", "seconds to 20 dB")):
-        columns[name] = [number(metric, value) for value in board[metric]]
-    columns |= {"device": board["device_kind"].tolist(), "note": board["note"].tolist()}
-    dull = [
-        name
-        for name, cells in columns.items()
-        if name != "rank" and set(cells) <= ({"0"} if name == "failed" else {"-", ""})
-    ]
-    return pd.DataFrame({name: cells for name, cells in columns.items() if name not in dull})
-
-
-def heading(metric: str) -> str:
-    """A metric's name for readers."""
-    return HEADINGS.get(metric, metric.replace("_", " "))
-
-
-def _cell(metric: str, mean: float, low: float, high: float) -> str:
-    """`mean [low, high]`, or `-` where there is none."""
-    return "-" if math.isnan(mean) else f"{number(metric, mean)} [{number(metric, low)}, {number(metric, high)}]"
-
-
-def number(metric: str, value: float) -> str:
-    """One value of a metric in few digits, none of them `-0`; `-` for none, `inf` for never reached."""
-    if math.isnan(value):
-        return "-"
-    digits = ".1f" if metric == "psnr" else ".2f" if metric in (*RATES, "ssim", "lpips") else ".3g"
-    if metric in COSTS and 0 < value < 1e-3:
-        return "< 0.001"
-    whole = metric not in QUALITY and math.isfinite(value) and abs(value) >= 100
-    return f"{value:.0f}" if whole else f"{value:z{digits}}"
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table of text as a compact markdown table."""
-    cells = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in cells)

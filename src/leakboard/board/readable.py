@@ -1,0 +1,100 @@
+"""Boards and benchmarks as readers see them: headings, few digits, the threat model in one sentence. No torch."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from leakboard.board.aggregate import MEANS, RATES, REACHED
+from leakboard.config import Benchmark
+
+QUALITY = tuple(metric for metric in MEANS if metric != "gradient_norm")
+COSTS = ("seconds", "evaluations", *REACHED)  # medians; comparable on one kind of device only
+HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "mse": "MSE", "label_accuracy": "label accuracy"} | {
+    **{f"success_{limit}": f"MSE < {limit}" for limit in ("1e-2", "1e-3", "1e-4")},
+    **{f"above{limit}": f"PSNR > {limit} dB" for limit in (20, 30)},
+}
+# What a column may hold and not be worth its place; of the others only what is absent.
+DULL: dict[str, set[str]] = {"rank": set(), "failed": {"0"}, "execution": {"loop", ""}}
+NETWORKS = {"fresh": "an untrained", "trained": "a trained", "pretrained": "a pretrained"}
+KNOWN = {
+    "batch_norm": "the batch-norm statistics",
+    "batch_size": "the batch size",
+    "clients": "the number of clients",
+    "labels": "the labels",
+    "learning_rate": "the learning rate",
+    "local_training": "how the client trains",
+    "prior": "a prior of images",
+    "public_data": "public images",
+}
+SEES = {
+    "gradient": "the gradient of one batch",
+    "update": "one client's model update after local training",
+    "sequence": "consecutive global models",
+    "participation": "the training rounds that it takes part in",
+    "released": "a released model",
+}
+
+
+def threat_sentence(benchmark: Benchmark) -> str:
+    """The threat model in one plain sentence."""
+    threat, size = benchmark.threat, benchmark.batch
+    who = f"{'An honest-but-curious' if threat.conduct == 'honest' else 'A malicious'} {threat.attacker}"
+    seen = f"{SEES[threat.sees]} ({size} image{'s' if size > 1 else ''})"
+    access = f" with {threat.access}-box access" if threat.sees == "released" else ""
+    known = [KNOWN.get(item, item.replace("_", " ")) for item in sorted(threat.knows)]
+    listed = " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known or ["nothing else"])
+    network, data = benchmark.network, benchmark.data
+    return f"{who} sees {seen}{access} of {NETWORKS[network.weights]} {network.name} on {data.name} and knows {listed}."
+
+
+def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
+    """The rows of one board as text for readers: the benchmark's metrics with intervals, costs, notes."""
+    metrics = [metric for metric in dict.fromkeys((*benchmark.metrics, "label_accuracy")) if metric in QUALITY]
+    columns: dict[str, list[str]] = {
+        "rank": board["rank"].tolist(),
+        "attack": (board["paper"] + " / " + board["variant"]).tolist(),
+    }
+    for metric in metrics:
+        columns[heading(metric)] = [
+            _cell(metric, *ends)
+            for ends in zip(*(board[f"{metric}{end}"] for end in ("", "_low", "_high")), strict=True)
+        ]
+    columns["labels"] = board["labels"].tolist()
+    columns["n"] = [str(n) for n in board["n"]]
+    columns["failed"] = [str(count) for count in board["failures"]]
+    for metric, name in (("seconds", "seconds"), ("evaluations", "evaluations"), ("seconds_to_20", "seconds to 20 dB")):
+        columns[name] = [number(metric, value) for value in board[metric]]
+    columns["ms per step"] = ["-" if math.isnan(value) else f"{1e3 * value:.3g}" for value in board["seconds_per_step"]]
+    columns |= {"execution": board["execution"].tolist(), "device": board["device_kind"].tolist()}
+    columns["note"] = board["note"].tolist()
+    dull = [name for name, cells in columns.items() if set(cells) <= DULL.get(name, {"-", ""})]
+    return pd.DataFrame({name: cells for name, cells in columns.items() if name not in dull})
+
+
+def heading(metric: str) -> str:
+    """A metric's name for readers."""
+    return HEADINGS.get(metric, metric.replace("_", " "))
+
+
+def _cell(metric: str, mean: float, low: float, high: float) -> str:
+    """`mean [low, high]`, or `-` where there is none."""
+    return "-" if math.isnan(mean) else f"{number(metric, mean)} [{number(metric, low)}, {number(metric, high)}]"
+
+
+def number(metric: str, value: float) -> str:
+    """One value of a metric in few digits, none of them `-0`; `-` for none, `inf` for never reached."""
+    if math.isnan(value):
+        return "-"
+    digits = ".1f" if metric == "psnr" else ".2f" if metric in (*RATES, "ssim", "lpips") else ".3g"
+    if metric in COSTS and 0 < value < 1e-3:
+        return "< 0.001"
+    whole = metric not in QUALITY and math.isfinite(value) and abs(value) >= 100
+    return f"{value:.0f}" if whole else f"{value:z{digits}}"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text as a compact markdown table."""
+    cells = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in cells)

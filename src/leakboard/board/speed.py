@@ -1,0 +1,166 @@
+"""`speed.csv`: what every execution of an attack's gradient matching costs on a benchmark, and which one is chosen.
+
+Written by `make speed`, read by `leakboard.execution` and by the boards. CUDA and CPU rows live side by side. No torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from leakboard import config
+from leakboard.board.records import RecordError, write_text
+from leakboard.config import Scale
+
+GAIN = 1.05  # how many times faster than the loop an execution must be to be worth choosing
+Place = tuple[str, str, str]  # (benchmark, attack, device kind)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One execution, measured.
+
+    device: its kind, cpu or cuda. stacked: reconstructions that are one computation.
+    seconds_per_step: seconds of one gradient evaluation of ONE reconstruction, the whole attack divided by the
+    evaluations that it made; by CUDA events on CUDA, else processor seconds. cpu_seconds_per_step: processor seconds.
+    ratio_to_loop: times faster than the plain loop. ratio_to_floor: times slower than one forward, backward and double
+    backward. Both are medians over rounds in which all three were timed one after the other.
+    warm_up_seconds: wall time of the first three evaluations, compilation included; where problems end one by one, with
+    what is compiled for the few that are left. peak_bytes: as in `trials.csv`.
+    """
+
+    benchmark: str
+    attack: str
+    device: str
+    execution: str
+    stacked: int
+    seconds_per_step: float
+    cpu_seconds_per_step: float
+    ratio_to_loop: float
+    ratio_to_floor: float
+    warm_up_seconds: float
+    peak_bytes: int
+    device_name: str = ""
+    torch: str = ""
+    threads: int = 1
+    commit: str = ""
+    chosen: bool = False
+
+    @property
+    def place(self) -> Place:
+        return self.benchmark, self.attack, self.device
+
+    @property
+    def steps_per_second(self) -> float:
+        return 1 / self.seconds_per_step
+
+    @property
+    def label(self) -> str:
+        return self.execution if self.stacked == 1 else f"{self.execution} x{self.stacked}"
+
+
+COLUMNS = (
+    "benchmark", "attack", "device", "execution", "stacked", "seconds_per_step", "steps_per_second",
+    "cpu_seconds_per_step", "ratio_to_loop", "ratio_to_floor", "warm_up_seconds", "peak_bytes", "chosen",
+    "device_name", "torch", "threads", "commit",
+)  # fmt: skip
+
+
+def path(scale: Scale) -> Path:
+    """The table of the checkout: a folder of results made elsewhere has none of its own."""
+    return config.root() / "results" / scale / "speed.csv"
+
+
+def choose(rows: Sequence[Measured], evaluations: int) -> list[Measured]:
+    """The rows of one place, one of them chosen: the cheapest for all `evaluations` of the benchmark.
+
+    evaluations: trials x budget, all that an attack may spend there. An execution costs its warm-up once and then
+    its seconds per step; with few evaluations a compilation never pays. Those less than `GAIN` times as fast as the
+    loop are not worth other bits: they do not stand for choice. On a tie the loop is chosen, else the first.
+    """
+    loops = [row for row in rows if row.execution == "loop"]
+    if len(loops) != 1 or len({row.place for row in rows}) != 1:
+        named = ", ".join(sorted({" ".join(row.place) for row in rows})) or "no row"
+        raise ValueError(f"{named}: {len(loops)} rows of the plain loop, expected one, and one place")
+    standing = [loops[0], *(row for row in rows if row.execution != "loop" and row.ratio_to_loop >= GAIN)]
+    best = min(standing, key=lambda row: row.warm_up_seconds + row.seconds_per_step * evaluations)
+    return [dataclasses.replace(row, chosen=row is best) for row in rows]
+
+
+def merged(old: Iterable[Measured], new: Sequence[Measured]) -> list[Measured]:
+    """`old` with `new` in it: what was measured anew replaces all rows of its place, and nothing else."""
+    places = {row.place for row in new}
+    kept = [row for row in old if row.place not in places]
+    return sorted([*kept, *new], key=lambda row: row.place)
+
+
+def read(file: Path) -> list[Measured]:
+    """The rows of a `speed.csv`, none where there is no file; RecordError names file and line."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as lines:
+        return [_parsed(file, number, row) for number, row in enumerate(csv.DictReader(lines), 2)]
+
+
+def _parsed(file: Path, line: int, row: dict[str, Any]) -> Measured:
+    kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": _truth}
+    try:
+        fields = {field.name: kinds[str(field.type)](row[field.name]) for field in dataclasses.fields(Measured)}
+    except (KeyError, ValueError, TypeError) as error:
+        raise RecordError(f"{file}:{line}: found {error}, expected what `make speed` writes") from None
+    return Measured(**fields)
+
+
+def _truth(cell: str) -> bool:
+    return {"true": True, "false": False}[cell]
+
+
+def write(file: Path, rows: Iterable[Measured]) -> None:
+    """Whole or not at all; numbers with six significant digits."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_text(getattr(row, name)) for name in COLUMNS] for row in rows)
+    write_text(file, buffer.getvalue())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def chosen(scale: Scale) -> dict[Place, Measured]:
+    """The chosen row of every place of the checkout's table."""
+    return {row.place: row for row in read(path(scale)) if row.chosen}
+
+
+def seconds_per_step(scale: Scale, benchmark: str, attack: str, device: str) -> float:
+    """Of the chosen execution; NaN where nothing was measured."""
+    found = chosen(scale).get((benchmark, attack, device))
+    return found.seconds_per_step if found else math.nan
+
+
+def shown(scale: Scale) -> pd.DataFrame:
+    """The chosen execution of every place, as text for readers."""
+    rows = chosen(scale).values()
+    return pd.DataFrame(
+        {
+            "benchmark": [row.benchmark for row in rows],
+            "attack": [row.attack for row in rows],
+            "execution": [row.label for row in rows],
+            "times as fast as the loop": [f"{row.ratio_to_loop:.2f}" for row in rows],
+            "times its floor": [f"{row.ratio_to_floor:.2f}" for row in rows],
+            "ms per step": [f"{1e3 * row.seconds_per_step:.3g}" for row in rows],
+            "warm-up (s)": [f"{row.warm_up_seconds:.2g}" for row in rows],
+            "device": [f"{row.device} ({row.device_name})" for row in rows],
+        }
+    )
