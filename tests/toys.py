@@ -79,7 +79,9 @@ def observed(asked: Benchmark, number: int = 0) -> tuple[Secret, nn.Module, Seen
     return hidden, model, leak(asked, hidden, model, public(asked), shape_and_classes(asked)[1])
 
 
-def checkout(folder: Path, body: str, trials: int = 4, settings: dict[str, Any] | None = None) -> Path:
+def checkout(
+    folder: Path, body: str, trials: int = 4, settings: dict[str, Any] | None = None, methods: str = ""
+) -> Path:
     """A suite of one question and one paper, `toy`, to run stages in."""
     (folder / "benchmarks").mkdir(parents=True)
     (folder / "baselines" / "toy").mkdir(parents=True)
@@ -88,5 +90,5 @@ def checkout(folder: Path, body: str, trials: int = 4, settings: dict[str, Any] 
     variants = {"only": {"settings": settings or {}}}
     content = {"version": 1, "title": "Toy", "variants": variants, "runs": ["toy_gradient"]}
     (folder / "baselines" / "toy" / "params.yaml").write_text(yaml.safe_dump(content))
-    toy(folder / "baselines" / "toy", body, name="attack")
+    toy(folder / "baselines" / "toy", body, methods=methods, name="attack")
     return folder
