@@ -15,6 +15,7 @@ from leakboard.board.speed import Measured
 from leakboard.execution import LOOP, Execution
 
 ROUNDS, FEW, LONG = 5, 3, 3.0  # rounds; fewer where a call takes longer than so many seconds
+COMPILING = 20.0  # seconds: no compiler is faster, so a stage that the loop does in less needs none
 LOSES = 1 / 1.1  # a stack of four this slow says that larger groups lose too
 WORKLOADS: dict[tuple[str, str], Workload] = {}  # the one at hand
 NO_GROUPS: set[tuple[str, str]] = set()  # where stacking loses
@@ -45,6 +46,9 @@ def test_execution(place, execution, scale, device, measured, benchmark):
         torch._dynamo.reset()
         WORKLOADS[place] = Workload(config.benchmark(place[0], scale), place[1], device)
     work = WORKLOADS[place]
+    whole = work.loop_seconds * work.benchmark.trials * work.benchmark.budget
+    if execution.kind == "compiled" and whole < COMPILING:
+        pytest.skip("the loop does the whole stage in less than a compiler takes")
     try:
         warm_up = work.warm_up(execution)
         rounds = in_rounds(work, execution, benchmark)
