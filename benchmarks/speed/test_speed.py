@@ -17,7 +17,6 @@ from leakboard.execution import LOOP, Execution
 ROUNDS, FEW, LONG = 5, 3, 3.0  # rounds; fewer where a call takes longer than so many seconds
 COMPILING = 20.0  # seconds: no compiler is faster, so a stage that the loop does in less needs none
 LOSES = 1 / 1.1  # a stack of four this slow says that larger groups lose too
-SHORT = 25.0  # seconds that the loop takes for a whole benchmark; a compilation takes as long
 WORKLOADS: dict[tuple[str, str], Workload] = {}  # the one at hand
 NO_GROUPS: set[tuple[str, str]] = set()  # where stacking loses
 
