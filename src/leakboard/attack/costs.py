@@ -20,6 +20,8 @@ class Outer(NamedTuple):
     input: Tensor
 
 
+LARGE = 2**18  # elements from which on memory traffic is what a step costs (make speed)
+
 # (dummy gradient, observed gradient), one per parameter -> (cost, its cotangent: dC/dg per parameter).
 Cost = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
 
@@ -30,17 +32,24 @@ def squared_distance(got: Sequence[Tensor], observed: Sequence[Tensor]) -> tuple
     Takes no factors: |g|^2 - 2 <g, g*> + |g*|^2 loses near the optimum the digits that the difference keeps.
     """
     difference = [g - seen for g, seen in zip(got, observed, strict=True)]
-    return torch.stack([d.square().sum() for d in difference]).sum(), [2 * d for d in difference]
+    return torch.stack([_inner(d, d) for d in difference]).sum(), [2 * d for d in difference]
 
 
 def cosine_distance(got: Sequence[Tensor | Outer], observed: Sequence[Tensor]) -> tuple[Tensor, list[Tensor | Outer]]:
     """1 - <g, g*> / (|g| |g*|), all parameters as one vector (Geiping et al. 2020, equation 4)."""
     weighed = [_weigh(g, seen) for g, seen in zip(got, observed, strict=True)]
     norm = torch.stack([square for square, _, _ in weighed]).sum().sqrt().clamp_min(1e-30)
-    scale = 1 / (norm * torch.stack([seen.square().sum() for seen in observed]).sum().sqrt().clamp_min(1e-30))
+    scale = 1 / (norm * torch.stack([_inner(seen, seen) for seen in observed]).sum().sqrt().clamp_min(1e-30))
     cosine = torch.stack([inner for _, inner, _ in weighed]).sum() * scale
     along = cosine / norm**2
     return 1 - cosine, [combine(along, scale) for _, _, combine in weighed]
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """The sum of products; of large tensors as a dot product, which writes nothing in between."""
+    if left.numel() < LARGE:
+        return (left * right).sum()
+    return torch.dot(left.flatten(), right.flatten())
 
 
 cosine_distance.takes_factors = True  # type: ignore[attr-defined]
@@ -49,7 +58,7 @@ cosine_distance.takes_factors = True  # type: ignore[attr-defined]
 def _weigh(g: Tensor | Outer, seen: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor | Outer]]:
     """<g, g>, <g, seen>, and (a, b) -> the cotangent a g - b seen, pulled back to the factors of an `Outer`."""
     if isinstance(g, Tensor):
-        return g.square().sum(), (g * seen).sum(), lambda a, b: a * g - b * seen
+        return _inner(g, g), _inner(g, seen), lambda a, b: torch.addcmul(a * g, b, seen, value=-1)
     delta, x = g
     onto_x = x @ seen.T  # (B, out)
     deltas, inputs = delta @ delta.T, x @ x.T  # (B, B)

@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as trees
 
-from leakboard.attack.costs import Cost, Outer
-
-LARGE = 2**18  # weights of a linear layer from which on the factors are cheaper than the gradient (make speed)
+from leakboard.attack.costs import LARGE, Cost, Outer
 
 # (parameters, buffers, probes, images, labels) -> (loss, what goes into each factored layer)
 Forward = Callable[[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor], tuple[Tensor, list[Tensor]]]
