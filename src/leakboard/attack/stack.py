@@ -100,7 +100,7 @@ class Stack:
         What is compiled has one of few sizes: the last problem fills the rest.
         """
         size = count if self.execution == "stacked" else next(size for size in SIZES if size >= count)
-        if size == len(self.problems):
+        if count == size == len(self.problems):
             self.which, self.chosen = None, self.everything
             return
         which = torch.arange(count, device=self.everything[0][0].device) if which is None else which
