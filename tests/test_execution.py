@@ -92,12 +92,13 @@ def move(seen: Gradient, device: str) -> Gradient:
 
 @pytest.mark.parametrize("execution", ["loop", "stacked", "compiled"])
 def test_some_of_the_problems_are_the_same_as_all_of_them(execution, monkeypatch):
-    """Also where the compiled size is that of all: the rest is filled, and everyone keeps weights of their own."""
-    monkeypatch.setattr("leakboard.attack.stack.SIZES", (PROBLEMS,))
-    for chosen in (torch.tensor([0, 2]), torch.tensor([1])):
+    """Compiled, three are two chunks of two sizes."""
+    monkeypatch.setattr("leakboard.attack.stack.SIZES", (2, 1))
+    whole = one_step("lenet_sigmoid", "squared", torch.float64, "loop")
+    for chosen in (torch.tensor([0, 2]), torch.tensor([1]), torch.tensor([0, 1, 2])):
         some = one_step("lenet_sigmoid", "squared", torch.float64, execution, chosen)
-        for mine, whole in zip(some, one_step("lenet_sigmoid", "squared", torch.float64, "loop"), strict=True):
-            assert close(mine, whole[chosen], 1e-10)
+        for mine, theirs in zip(some, whole, strict=True):
+            assert close(mine, theirs[chosen], 1e-10)
 
 
 def test_one_observation_needs_no_leading_dimension():

@@ -20,7 +20,7 @@ from leakboard.attack.costs import Cost
 from leakboard.attack.step import Factors, Value, bare, bfloat16, evaluate
 from leakboard.threat import Gradient
 
-SIZES = (1, 4, 16, 64, 256)  # problems that are compiled for
+SIZES = (64, 16, 4, 1)  # problems that are compiled for
 Compiled = Callable[..., list[Tensor]]
 COMPILED: dict[tuple, Compiled] = {}  # of this process: compiling takes longer than many a search
 COLUMNS = 2**15  # elements of a problem's image columns up to which a product beats a convolution on a CPU
@@ -95,19 +95,11 @@ class Stack:
         return self._run_compiled(images, labels, soft)
 
     def _choose(self, which: Tensor | None, count: int) -> None:
-        """Take the weights and observations of these problems; copied only when the choice changes.
-
-        What is compiled has one of few sizes: the last problem fills the rest.
-        """
-        size = count if self.execution == "stacked" else next(size for size in SIZES if size >= count)
-        if count == size == len(self.problems):
+        """Take the weights and observations of these problems; copied only when the choice changes."""
+        if which is None or count == len(self.problems):
             self.which, self.chosen = None, self.everything
-            return
-        which = torch.arange(count, device=self.everything[0][0].device) if which is None else which
-        if which is self.which or (self.which is not None and torch.equal(which, self.which)):
-            return
-        rows = filled(which, size)
-        self.which, self.chosen = which, trees.tree_map(lambda tensor: tensor[rows], self.everything)
+        elif which is not self.which and (self.which is None or not torch.equal(which, self.which)):
+            self.which, self.chosen = which, trees.tree_map(lambda tensor: tensor[which], self.everything)
 
     def _evaluate(self, given: list[Any], soft: bool) -> Value:
         """given: parameters, buffers, observed (lists of one tensor per layer), images, labels; problems in front."""
@@ -129,11 +121,17 @@ class Stack:
             return self.problems[0].loss(logits, labels), inputs
 
     def _run_compiled(self, images: Tensor, labels: Tensor, soft: bool) -> Value:
-        count, size = len(images), len(self.chosen[0][0])
-        leaves, spec = trees.tree_flatten([*self.chosen, filled(images, size), filled(labels, size)])
-        if (size, soft) not in self.compiled:
-            self.compiled[size, soft] = self._compile(leaves, spec, soft)
-        value = [part[:count] for part in self.compiled[size, soft](*leaves)]
+        """In chunks of the sizes that are compiled for: as problems end, no new size is compiled and none is filled."""
+        ends, start = [], 0
+        while start < len(images):
+            size = next(size for size in SIZES if size <= len(images) - start)
+            rows, start = slice(start, start + size), start + size
+            given = trees.tree_map(lambda tensor, rows=rows: tensor[rows], [*self.chosen, images, labels])
+            leaves, spec = trees.tree_flatten(given)
+            if (size, soft) not in self.compiled:
+                self.compiled[size, soft] = self._compile(leaves, spec, soft)
+            ends.append(self.compiled[size, soft](*leaves))
+        value = [torch.cat(parts) for parts in zip(*ends, strict=True)]
         return value[0], value[1], value[2] if soft else None
 
     def _compile(self, leaves: list[Tensor], spec: Any, soft: bool) -> Compiled:
@@ -153,12 +151,6 @@ class Stack:
                 return COMPILED[key]
         COMPILED[key] = compile_for(leaves, plain, self.execution == "cuda_graph")
         return COMPILED[key]
-
-
-def filled(tensor: Tensor, size: int) -> Tensor:
-    """(Q, ...) -> (size, ...), the last row repeated."""
-    missing = size - len(tensor)
-    return tensor if missing == 0 else torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])])
 
 
 def _itself(function: Callable) -> Callable:
