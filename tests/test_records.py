@@ -109,9 +109,11 @@ def test_new_key_replaces_its_place_and_leaves_the_rest_stale() -> None:
     newer = (*KEY[:3], 2)
     old = records.frame([line(0), line(1), line(0, device_kind="cuda"), line(0, execution="stacked")])
     got = records.merge(old, records.frame([line(0, key=newer)]))
-    assert len(got) == 4
+    assert len(got) == 3, "the older line of another execution has gone too, other devices and trials stay"
     assert records.current(got, {"plain": newer}).sum() == 1
-    assert records.current(got, {"plain": KEY}).sum() == 3
+    assert records.current(got, {"plain": KEY}).sum() == 2
+    again = records.merge(got, records.frame([line(0, key=newer, execution="compiled")]))
+    assert records.current(again, {"plain": newer}).sum() == 2, "two executions stand side by side under one key"
     assert not records.current(got, {}).any()
     assert records.current(records.frame(), {"plain": KEY}).dtype == bool
 
@@ -122,6 +124,9 @@ def test_missing_trials_count_failures_as_present() -> None:
     )
     assert records.missing(lines, "plain", KEY, range(5), "cpu", "loop") == [3, 4]
     assert records.missing(lines, "plain", KEY, range(2), "cuda", "loop") == [0, 1]
+    assert records.missing(lines, "plain", KEY, range(4), "cpu", "stacked x4") == [3], "the loop answers for all"
+    stacked = records.frame([line(0, execution="stacked x4")])
+    assert records.missing(stacked, "plain", KEY, [0], "cpu", "loop") == [0]
     assert records.missing(records.frame(), "plain", KEY, [1], "cpu", "loop") == [1]
 
 

@@ -200,14 +200,24 @@ def write_text(path: Path, text: str) -> None:
 def merge(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """`old` with the lines of `new` in it, sorted.
 
-    A line of `new` takes its place (variant, trial, device kind, execution) from whatever `old` has there, under the
-    same key or an older one; all else stays, so two machines' files for different trials merge in either order.
+    A line of `new` takes its place (variant, trial, device kind, execution) from whatever `old` has there, and drops
+    the lines that this trial has on this kind of device under another key, whatever their execution; all else stays,
+    so two machines' files for different trials merge in either order.
     """
+    if not new.empty and not old.empty:
+        trials = list(PLACE[:3])
+        keys = dict(zip(_tuples(new, trials), _tuples(new, KEY), strict=True))
+        pairs = zip(_tuples(old, trials), _tuples(old, KEY), strict=True)
+        old = old[[keys.get(trial, key) == key for trial, key in pairs]]
     if new.empty or old.empty:
         kept = old if new.empty else new.drop_duplicates(list(PLACE), keep="last")
     else:
         kept = pd.concat([old, new], ignore_index=True).drop_duplicates(list(PLACE), keep="last")
     return kept.sort_values(list(dict.fromkeys((*ORDER, *IDENTITY))), kind="stable", ignore_index=True)
+
+
+def _tuples(lines: pd.DataFrame, names: Sequence[str]) -> list[tuple]:
+    return list(zip(*(lines[name] for name in names), strict=True))
 
 
 def current(lines: pd.DataFrame, keys: Mapping[str, Key]) -> pd.Series:
