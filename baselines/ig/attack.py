@@ -10,9 +10,9 @@ from torch import Tensor
 from leakboard.attack.descent import signed_adam
 from leakboard.attack.labels import idlg_label
 from leakboard.attack.lbfgs import minimise
-from leakboard.attack.matching import Matching, Precision, cosine_distance, squared_distance
+from leakboard.attack.matching import Matching, Observed, Precision, cosine_distance, squared_distance
 from leakboard.attack.priors import total_variation_slope
-from leakboard.threat import Gradient, Reconstruction, snapshots
+from leakboard.threat import Reconstruction, snapshots
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class InvertingGradients:
     0.25 of the pixel range, which makes 0.025 here; likewise its N(0, 1) start is N(0.5, 0.25^2).
     restarts: independent starts that share the budget; the one with the lowest cost is handed in.
     precision: bf16 takes the victim's forward pass in bfloat16; float64 takes everything in double.
+    simulated: of a model update, whether its local steps are gone through (the paper's federated averaging) or it is
+    taken for one gradient. assumed_rate: the client's learning rate as the attacker takes it, over the true one.
     """
 
     method: Literal["cosine", "euclidean"] = "cosine"
@@ -32,23 +34,28 @@ class InvertingGradients:
     restarts: int = 1
     history: int = 100
     precision: Precision = "float32"
+    simulated: bool = True
+    assumed_rate: float = 1.0
 
     def skips(self, benchmark) -> str | None:
         if benchmark.batch > 1 and "labels" not in benchmark.threat.knows:
             return "without labels the paper treats one image only"
         return None
 
-    def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
+    def reconstruct(self, seen: Observed, rng: torch.Generator) -> Reconstruction:
         return self.reconstruct_many([seen], [rng])[0]
 
-    def reconstruct_many(self, seen: list[Gradient], rng: list[torch.Generator]) -> list[Reconstruction]:
+    def reconstruct_many(self, seen: list[Observed], rng: list[torch.Generator]) -> list[Reconstruction]:
         labels = torch.stack([idlg_label(one) if one.labels is None else one.labels for one in seen])
+        cost, search = (
+            (cosine_distance, self._cosine) if self.method == "cosine" else (squared_distance, self._euclidean)
+        )
+        matching = Matching(seen, cost, self.precision, self.simulated, self.assumed_rate)
         budget = seen[0].budget
-        share = self.steps if budget is None else min(self.steps, budget // self.restarts)
-        search = self._cosine if self.method == "cosine" else self._euclidean
-        images, losses = search(seen, labels, share, rng)
+        steps = self.steps if budget is None else min(self.steps, budget // self.restarts // matching.passes)
+        images, losses = search(seen, matching, labels, steps, rng)
         for _ in range(self.restarts - 1):
-            others, values = search(seen, labels, share, rng)
+            others, values = search(seen, matching, labels, steps, rng)
             better = values < losses
             images = torch.where(better.view(-1, 1, 1, 1, 1), others, images)
             losses = torch.where(better, values, losses)
@@ -56,10 +63,8 @@ class InvertingGradients:
         return [Reconstruction(x, label, {"loss": loss}) for x, label, loss in ends]
 
     def _cosine(
-        self, seen: list[Gradient], labels: Tensor, steps: int, rng: list[torch.Generator]
+        self, seen: list[Observed], matching: Matching, labels: Tensor, steps: int, rng: list[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        matching = Matching(seen, cosine_distance, self.precision)
-
         def objective(images: Tensor) -> tuple[Tensor, Tensor]:
             values, (gradient,) = matching(images, labels, [images])
             variation, slope = total_variation_slope(images.detach())
@@ -71,9 +76,9 @@ class InvertingGradients:
         return signed_adam(objective, start, steps, self.rate, observe=observe)
 
     def _euclidean(
-        self, seen: list[Gradient], labels: Tensor, steps: int, rng: list[torch.Generator]
+        self, seen: list[Observed], matching: Matching, labels: Tensor, steps: int, rng: list[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        shape, matching = seen[0].shape, Matching(seen, squared_distance, self.precision)
+        shape = seen[0].shape
 
         def objective(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
             images = points.view(-1, *shape).clone().requires_grad_()

@@ -187,9 +187,9 @@ def ended(trial: Trial, meter: Meter, end: tuple[Reconstruction, dict[str, Any]]
 
 def skip_reason(attack: contract.Attack, benchmark: Benchmark) -> str | None:
     """Why this attack does not run here: another kind of observation, or the attack's own reason."""
-    kind, offered = contract.accepts(type(attack)), threat_model(benchmark).sees
-    if not issubclass(offered, kind):
-        return f"works on {kind.__name__}, the benchmark shows {offered.__name__}"
+    kinds, offered = contract.accepts(type(attack)), threat_model(benchmark).sees
+    if not issubclass(offered, kinds):
+        return f"works on {' or '.join(kind.__name__ for kind in kinds)}, the benchmark shows {offered.__name__}"
     return attack.skips(benchmark) if hasattr(attack, "skips") else None
 
 

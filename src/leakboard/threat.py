@@ -130,6 +130,15 @@ class ModelUpdate(Seen):
     update: tuple[Tensor, ...]
     local: LocalTraining | None = None
 
+    @property
+    def gradient(self) -> tuple[Tensor, ...]:
+        """The mean gradient along the local steps: -update / (learning rate x steps), or -update if these are unknown.
+
+        Of one plain step it is the client's gradient; of several, what an attack may take for one.
+        """
+        scale = 1.0 if self.local is None else self.local.learning_rate * self.local.steps
+        return tuple(-change / scale for change in self.update)
+
 
 @dataclass(kw_only=True)
 class ModelSequence(Seen):

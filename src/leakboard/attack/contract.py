@@ -58,12 +58,13 @@ def load(path: Path) -> type[Attack]:
     return found[0]
 
 
-def accepts(attack: type[Attack]) -> type[Seen]:
-    """The kind of observation the attack works on: the annotation of `seen`."""
-    kind = typing.get_type_hints(attack.reconstruct).get("seen")
-    if not (inspect.isclass(kind) and issubclass(kind, Seen)):
-        raise AttackError(f"{attack.__name__}.reconstruct: `seen` is annotated {kind}, expected a kind of Seen")
-    return kind
+def accepts(attack: type[Attack]) -> tuple[type[Seen], ...]:
+    """The kinds of observation the attack works on: the annotation of `seen`, one kind or several with `|`."""
+    annotation = typing.get_type_hints(attack.reconstruct).get("seen")
+    kinds = typing.get_args(annotation) or (annotation,)
+    if not all(inspect.isclass(kind) and issubclass(kind, Seen) for kind in kinds):
+        raise AttackError(f"{attack.__name__}.reconstruct: `seen` is annotated {annotation}, expected a kind of Seen")
+    return kinds
 
 
 def configure(attack: type[Attack], settings: dict[str, Any]) -> Attack:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from leakboard.threat import Gradient
+from leakboard.threat import Gradient, ModelUpdate
 
 
-def last_linear_gradient(seen: Gradient) -> Tensor:
+def last_linear_gradient(seen: Gradient | ModelUpdate) -> Tensor:
     """The gradient (classes, features) of the weight of the last linear layer; ValueError if there is none."""
     linears = [module for module in seen.model.modules() if isinstance(module, nn.Linear)]
     if not linears:
@@ -18,7 +18,7 @@ def last_linear_gradient(seen: Gradient) -> Tensor:
     raise ValueError("the weight of the last linear layer is not among the observed gradients")
 
 
-def idlg_label(seen: Gradient) -> Tensor:
+def idlg_label(seen: Gradient | ModelUpdate) -> Tensor:
     """The label (1,) of a single image: the row with the smallest sum (Zhao et al. 2020, equation 5).
 
     Exact for batch 1, cross-entropy with a hard label, and non-negative features before the last layer: the row of

@@ -10,31 +10,46 @@ import torch
 from torch import Tensor
 
 from leakboard.attack.costs import Cost, cosine_distance, squared_distance
+from leakboard.attack.local_steps import LocalSteps
 from leakboard.attack.stack import Stack
 from leakboard.attack.step import Factors, Value, bfloat16, evaluate
-from leakboard.threat import Gradient
+from leakboard.threat import Gradient, ModelUpdate
 
-__all__ = ["Cost", "Matching", "Precision", "cosine_distance", "squared_distance"]
+__all__ = ["Cost", "Matching", "Observed", "Precision", "cosine_distance", "squared_distance"]
 
 Precision = Literal["float32", "float64", "bf16"]
+Observed = Gradient | ModelUpdate
 
 
 class Matching:
-    """Callable: images (B, C, H, W) and labels -> (cost, derivatives). One call is one gradient evaluation.
+    """Callable: images (B, C, H, W) and labels -> (cost, derivatives). One call is `passes` gradient evaluations.
 
     labels are classes (B,) int64 or probabilities (B, classes); what carries a graph may be differentiated.
     Of a sequence of P observations it treats P problems at once: images, labels, cost and derivatives have P in front.
     How it computes is the observation's `execution`. precision: bf16 is for the forward pass only; `dtype` is that of
-    the derivatives.
+    the derivatives. Of model updates the local steps are gone through if `simulated` (`local_steps.py`, which has
+    `assumed_rate`); else an update counts as its mean gradient.
     """
 
-    def __init__(self, seen: Gradient | Sequence[Gradient], cost: Cost, precision: Precision = "float32") -> None:
-        self.alone = isinstance(seen, Gradient)
-        problems = [seen] if isinstance(seen, Gradient) else list(seen)
+    def __init__(
+        self,
+        seen: Observed | Sequence[Observed],
+        cost: Cost,
+        precision: Precision = "float32",
+        simulated: bool = True,
+        assumed_rate: float = 1.0,
+    ) -> None:
+        self.alone = not isinstance(seen, Sequence)
+        problems = list(seen) if isinstance(seen, Sequence) else [seen]
         self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self.passes = 1
         halved = precision == "bf16"
-        self._evaluate: Loop | Stack
-        if problems[0].execution == "loop":
+        updates = [one for one in problems if isinstance(one, ModelUpdate)]
+        self._evaluate: Loop | Stack | LocalSteps
+        if simulated and updates:
+            self._evaluate = LocalSteps(updates, cost, self.dtype, halved, assumed_rate)
+            self.passes = self._evaluate.passes
+        elif problems[0].execution == "loop":
             self._evaluate = Loop(problems, cost, self.dtype, halved)
         else:
             self._evaluate = Stack(problems, cost, self.dtype, halved)
@@ -61,7 +76,7 @@ class Matching:
 class Loop:
     """The plain execution: problem after problem, through the observation's own model, which counts the passes."""
 
-    def __init__(self, problems: Sequence[Gradient], cost: Cost, dtype: torch.dtype, halved: bool) -> None:
+    def __init__(self, problems: Sequence[Observed], cost: Cost, dtype: torch.dtype, halved: bool) -> None:
         self.problems, self.cost, self.halved = problems, cost, halved
         same = all(parameter.dtype == dtype for parameter in problems[0].model.parameters())
         self.models = [one.model if same else copy.deepcopy(one.model).to(dtype) for one in problems]

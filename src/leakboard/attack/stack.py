@@ -18,7 +18,7 @@ from torch.utils import _pytree as trees
 
 from leakboard.attack.costs import Cost
 from leakboard.attack.step import Factors, Value, bare, bfloat16, evaluate
-from leakboard.threat import Gradient
+from leakboard.threat import Gradient, ModelUpdate
 
 SIZES = (64, 16, 4, 1)  # problems that are compiled for
 Compiled = Callable[..., list[Tensor]]
@@ -71,7 +71,9 @@ class Stack:
     through torch.compile, `cuda_graph` replays CUDA graphs of that. Every evaluation is counted: `Seen.spend`.
     """
 
-    def __init__(self, problems: Sequence[Gradient], cost: Cost, dtype: torch.dtype, halved: bool) -> None:
+    def __init__(
+        self, problems: Sequence[Gradient | ModelUpdate], cost: Cost, dtype: torch.dtype, halved: bool
+    ) -> None:
         first = problems[0]
         self.problems, self.cost, self.halved, self.execution = problems, cost, halved, first.execution
         self.skeleton = bare(first.model).to(dtype)
