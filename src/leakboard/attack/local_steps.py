@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from leakboard.attack.costs import Cost
-from leakboard.attack.step import Value, bfloat16
+from leakboard.attack.step import Value, bfloat16, one_after_another
 from leakboard.threat import LocalTraining, ModelUpdate
 
 Batch = tuple[Tensor, Tensor]
@@ -70,10 +70,7 @@ class LocalSteps:
         return self.local[0].steps
 
     def __call__(self, images: Tensor, labels: Tensor, soft: bool, which: Tensor | None) -> Value:
-        active = range(len(self.problems)) if which is None else which.tolist()
-        values = [self._one(index, x, y, soft) for index, x, y in zip(active, images, labels, strict=True)]
-        costs, moves, turns = zip(*values, strict=True)
-        return torch.stack(costs), torch.stack(moves), torch.stack(turns) if soft else None
+        return one_after_another(self._one, images, labels, soft, which)
 
     def _one(self, index: int, images: Tensor, labels: Tensor, soft: bool) -> Value:
         images = images.detach().requires_grad_()

@@ -12,7 +12,7 @@ from torch import Tensor
 from leakboard.attack.costs import Cost, cosine_distance, squared_distance
 from leakboard.attack.local_steps import LocalSteps
 from leakboard.attack.stack import Stack
-from leakboard.attack.step import Factors, Value, bfloat16, evaluate
+from leakboard.attack.step import Factors, Value, bfloat16, evaluate, one_after_another
 from leakboard.threat import Gradient, ModelUpdate
 
 __all__ = ["Cost", "Matching", "Observed", "Precision", "cosine_distance", "squared_distance"]
@@ -86,10 +86,7 @@ class Loop:
         self.factors = [Factors(model, problems[0].shape, cost) for model in self.models]
 
     def __call__(self, images: Tensor, labels: Tensor, soft: bool, which: Tensor | None) -> Value:
-        active = range(len(self.problems)) if which is None else which.tolist()
-        values = [self._one(index, x, y, soft) for index, x, y in zip(active, images, labels, strict=True)]
-        costs, moves, turns = zip(*values, strict=True)
-        return torch.stack(costs), torch.stack(moves), torch.stack(turns) if soft else None
+        return one_after_another(self._one, images, labels, soft, which)
 
     def _one(self, index: int, images: Tensor, labels: Tensor, soft: bool) -> Value:
         model, factors, loss = self.models[index], self.factors[index], self.problems[index].loss

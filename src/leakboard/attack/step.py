@@ -121,3 +121,13 @@ def evaluate(
         trees.tree_leaves(got), [images, labels] if soft else [images], grad_outputs=trees.tree_leaves(cotangent)
     )
     return value, derivatives[0], derivatives[1] if soft else None
+
+
+def one_after_another(
+    one: Callable[[int, Tensor, Tensor, bool], Value], images: Tensor, labels: Tensor, soft: bool, which: Tensor | None
+) -> Value:
+    """`one(problem, images, labels, soft)` for each row; which (Q,): the rows' problems, None: in their order."""
+    active = range(len(images)) if which is None else which.tolist()
+    values = [one(problem, x, y, soft) for problem, x, y in zip(active, images, labels, strict=True)]
+    costs, moves, turns = zip(*values, strict=True)
+    return torch.stack(costs), torch.stack(moves), torch.stack(turns) if soft else None
