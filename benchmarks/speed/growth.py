@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from timing import floor, median, observation, timed
+from timing import floor, observation, timed
 
 from leakboard import machine
 from leakboard.attack.clock import peak_bytes, reset_peak

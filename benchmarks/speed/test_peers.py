@@ -7,11 +7,12 @@ autograd run through the cost and calls `.backward()`, which also accumulates th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from statistics import median
 
 import pandas as pd
 import pytest
 import torch
-from timing import median, observation, timed
+from timing import observation, timed
 from torch import Tensor
 
 from leakboard import machine

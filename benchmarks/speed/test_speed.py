@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import median
 
 import pytest
 import torch
-from timing import Span, Workload, median
+from timing import Span, Workload
 
 from leakboard import config, machine
 from leakboard.attack.clock import peak_bytes, reset_peak

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -226,7 +225,3 @@ def difference(mine: list[Tensor], theirs: list[Tensor]) -> float:
         for one, other in ((a.view(len(a), -1), b.view(len(b), -1)) for a, b in zip(mine, theirs, strict=True))
     ]
     return float(torch.cat(parts).max())
-
-
-def median(values: Iterator[float] | list[float]) -> float:
-    return statistics.median(values)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from leakboard.board.figures import COLOURS, STYLE
+from leakboard.board.figures import COLOURS, STYLE, write_picture
 
 AXES = {"side": "image side (pixels)", "batch": "images behind one gradient", "parameters": "parameters of the network"}
 COSTS = {"seconds_per_step": "seconds per step", "peak_bytes": "peak memory (MB)"}
@@ -45,10 +45,7 @@ def growth(path: Path, frame: pd.DataFrame) -> None:
         _legend(figure, cells[0][0])
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(path)
+    write_picture(path, buffer.getvalue())
 
 
 def _marked(axes: Any, values: pd.Series) -> None:

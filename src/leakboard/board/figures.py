@@ -48,7 +48,11 @@ def grid(
         content = _png(_sheet(true[:columns], {name: images[:columns] for name, images in named.items()}, side))
         if len(content) <= MOST_BYTES:
             break
-    path = Path(path)
+    write_picture(Path(path), content)
+
+
+def write_picture(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(content)

@@ -8,20 +8,38 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with batch norm around a shortcut that strides and pads channels with zeros (option A)."""
+    """Two 3x3 convolutions with batch norm around a shortcut.
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
+    padded: where the shape changes, the shortcut strides and pads channels with zeros (option A); else it is a 1x1
+    convolution there (option B).
+    """
+
+    def __init__(self, before: int, after: int, stride: int, padded: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(after)
         self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(after)
-        self.stride, self.padding = stride, (after - before) // 2
+        self.shortcut: nn.Module = nn.Sequential()
+        if padded:
+            self.shortcut = Padded(stride, (after - before) // 2)
+        elif stride != 1 or before != after:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        short = x[:, :, :: self.stride, :: self.stride]
-        return F.relu(out + F.pad(short, (0, 0, 0, 0, self.padding, self.padding)))
+        return F.relu(out + self.shortcut(x))
+
+
+class Padded(nn.Module):
+    """Every `stride`-th pixel, `channels` of zeros on either side."""
+
+    def __init__(self, stride: int, channels: int) -> None:
+        super().__init__()
+        self.stride, self.channels = stride, channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.channels, self.channels))
 
 
 class ResNet20(nn.Module):
@@ -43,7 +61,8 @@ class ResNet20(nn.Module):
 
 
 def _stage(before: int, after: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(Block(before, after, stride), Block(after, after, 1), Block(after, after, 1))
+    sizes = ((before, after, stride), (after, after, 1), (after, after, 1))
+    return nn.Sequential(*(Block(*size, padded=True) for size in sizes))
 
 
 def resnet20(shape: tuple[int, int, int], classes: int, width: int = 16) -> nn.Module:
@@ -51,29 +70,11 @@ def resnet20(shape: tuple[int, int, int], classes: int, width: int = 16) -> nn.M
     return ResNet20(shape, classes, width)
 
 
-class WideBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm around a shortcut, a 1x1 convolution where the shape changes (option B)."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + self.shortcut(x))
-
-
 def resnet18(shape: tuple[int, int, int], classes: int, width: int = 64) -> nn.Module:
     """Four stages of two blocks; a 3x3 stem without pooling in place of ImageNet's 7x7, as is usual at 32x32."""
     layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     before = width
     for after, stride in ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)):
-        layers += [WideBlock(before, after, stride), WideBlock(after, after, 1)]
+        layers += [Block(before, after, stride), Block(after, after, 1)]
         before = after
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
