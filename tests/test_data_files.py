@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from leakboard.data import DataError, dataset, loading, local, places, sources
+from leakboard.data.images import decoded
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
@@ -172,3 +174,13 @@ def test_checksum_memory_notices_change(private_root):
     assert first in json.loads((private_root.parent / "build" / "verified.json").read_text()).values()
     file.write_bytes(b"three")
     assert places.known_digest(file, "sha256") != first
+
+
+@pytest.mark.parametrize("height", [225, 232, 253, 256, 300, 450, 499])
+def test_any_photograph_is_cropped_and_resized(height):
+    """Rounding must not put the crop outside of the picture."""
+    for width in (256, 450, 499):
+        buffer = io.BytesIO()
+        Image.new("RGB", (width, height), (10, 20, 30)).save(buffer, "PNG")
+        got = decoded(buffer.getvalue(), "RGB", (224, 224))
+        assert got.shape == (3, 224, 224) and (got == np.array([10, 20, 30], np.uint8)[:, None, None]).all()

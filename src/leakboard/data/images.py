@@ -102,11 +102,12 @@ def _fitted(image, size: tuple[int, int] | None):
         return image
     scale = min(image.height / size[0], image.width / size[1])
     height, width = size[0] * scale, size[1] * scale
-    top, left = (image.height - height) / 2, (image.width - width) / 2
+    top, left = max(0, (image.height - height) / 2), max(0, (image.width - width) / 2)  # rounding goes below 0
     from PIL import Image
 
     bilinear = Image.Resampling.BILINEAR
-    return image.resize((size[1], size[0]), bilinear, box=(left, top, left + width, top + height))
+    right, bottom = min(left + width, image.width), min(top + height, image.height)
+    return image.resize((size[1], size[0]), bilinear, box=(left, top, right, bottom))
 
 
 def _channels_first(pixels: np.ndarray) -> np.ndarray:
