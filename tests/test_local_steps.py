@@ -15,7 +15,8 @@ from leakboard.models import build
 from leakboard.rng import seeded
 from leakboard.threat import LocalTraining, ModelUpdate
 
-TRAINING = {"learning_rate": 0.05, "epochs": 2, "batch": 2, "momentum": 0.9, "weight_decay": 0.01}
+TRAINING = {"learning_rate": 0.05, "epochs": 2, "batch": 2, "momentum": 0.9, "weight_decay": 0.01, "decay": 0.5}
+TRAINING["shuffle"] = False  # the attacker does not know the order
 
 
 def update(**training):

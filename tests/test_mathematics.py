@@ -25,7 +25,15 @@ SEED = 5965115492823825474  # of ("attack", 1, 0): committed numbers hang on it
 SHAPES = [(3, 4), (5,), (2, 3, 2, 2)]
 # network -> (shape, further arguments) small enough for float64 double backward in a moment
 TINY = {"lenet_sigmoid": ((1, 8, 8), ()), "lenet_relu": ((1, 8, 8), ()), "convnet": ((3, 9, 9), (2,))}
+TINY |= {"mlp": ((1, 4, 4), (8,)), "fc2": ((1, 4, 4), (8,)), "cnn3": ((1, 8, 8), (2,)), "vgg7": ((1, 8, 8), (2,))}
+TINY |= {
+    "vgg16": ((1, 8, 8), (4,)),
+    "resnet9": ((3, 8, 8), (2,)),
+    "resnet34": ((3, 8, 8), (2,)),
+    "resnet20fc": ((3, 8, 8), (8,)),
+}
 TINY |= {"resnet20": ((3, 8, 8), (2,)), "resnet18": ((3, 8, 8), (2,)), "cnn": ((1, 8, 8), (8,))}
+TINY["resnet20fc"] = ((3, 8, 8), (8,))
 
 
 def plain_cost(name: str, got, observed):

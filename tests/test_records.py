@@ -58,7 +58,7 @@ def test_a_line_feed_in_a_reason_stays_one_line(tmp_path: Path) -> None:
     ("damage", "says"),
     [
         (lambda t: t[:-9], "cut off"),
-        (lambda t: t.rsplit(",", 4)[0] + "\n", r":3: found \d+ cells, expected 46"),
+        (lambda t: t.rsplit(",", 4)[0] + "\n", r":3: found \d+ cells, expected 47"),
         (lambda t: t.replace(",psnr_each", ",colour", 1), "colour"),
         (lambda t: t.replace(",status,", ",", 1).replace(",ok,", ","), "no column status"),
         (lambda t: t.replace(",ok,", ",fine,", 1), r":2: found status 'fine', expected one of ok"),

@@ -85,7 +85,7 @@ def test_a_polite_attack_on_the_same_question_is_fine(tmp_path):
 
 @pytest.mark.parametrize("method", ["prepare", "craft"])
 def test_a_fault_before_the_attack_is_a_failure_too(method, tmp_path):
-    arguments = {"prepare": "public, rng", "craft": "model, rng"}[method]
+    arguments = {"prepare": "public, rng", "craft": "model, public, rng"}[method]
     methods = f"def {method}(self, {arguments}):\n    raise RuntimeError('early')"
     question_ = question("gradient", {"knows": ["labels"], "conduct": "malicious"}, batch=2)
     line = trial(toy(tmp_path, GRAY, methods=methods), question_, 1).line

@@ -28,6 +28,10 @@ def _in_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+def clients() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 def asked(sees: str, knows: tuple[str, ...] = (), **more) -> Benchmark:
     parts = {"batch": 2, "federation": SPEC, **more}
     return question(sees, {"knows": knows, **parts.pop("threat", {})}, **parts)
@@ -87,7 +91,7 @@ def double(secret: Secret, model: nn.Module) -> tuple[Secret, nn.Module]:
 
 def test_one_local_step_is_the_gradient_times_the_rate():
     hidden, model = double(*observed(asked("gradient"))[:2])
-    local = federation.train_locally(model, nn.CrossEntropyLoss(), hidden, Federation(learning_rate=0.05))
+    local = federation.train_locally(model, nn.CrossEntropyLoss(), hidden, Federation(learning_rate=0.05), clients())
     slope = gradient(model, nn.CrossEntropyLoss(), hidden)
     for change, part in zip(federation.difference(model, local), slope, strict=True):
         torch.testing.assert_close(change, -0.05 * part, rtol=1e-10, atol=1e-14)
@@ -97,7 +101,7 @@ def test_known_steps_are_the_steps_that_were_made():
     """Two epochs of two passes over three images in mini-batches of two: eight updates."""
     asked_ = asked("gradient", batch=3)
     hidden, model = double(*observed(asked_)[:2])
-    spec = Federation(learning_rate=0.05, steps=2, epochs=2, batch=2, momentum=0.5, weight_decay=0.01)
+    spec = Federation(learning_rate=0.05, steps=2, epochs=2, batch=2, momentum=0.5, weight_decay=0.01, shuffle=False)
     known = federation.known_training(spec, 3)
     assert (known.steps, known.epochs, known.batch, known.learning_rate) == (8, 2, 2, 0.05)
     by_hand = copy.deepcopy(model)
@@ -109,7 +113,7 @@ def test_known_steps_are_the_steps_that_were_made():
             for p, g, v in zip(by_hand.parameters(), slope, velocity, strict=True):
                 v.mul_(known.momentum).add_(g + known.weight_decay * p)
                 p.sub_(known.learning_rate * v)
-    local = federation.train_locally(model, nn.CrossEntropyLoss(), hidden, spec)
+    local = federation.train_locally(model, nn.CrossEntropyLoss(), hidden, spec, clients())
     for got, true in zip(local.parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(got, true, rtol=1e-10, atol=1e-12)
 
@@ -157,7 +161,7 @@ def test_sequence_is_the_average_of_the_clients():
         model.load_state_dict(before)
         updates = [own]
         for peer in federation.peers(hidden, 3):
-            local = federation.train_locally(model, seen.loss, peer, federation.federation_of(question_))
+            local = federation.train_locally(model, seen.loss, peer, federation.federation_of(question_), clients())
             updates.append(federation.difference(model, local))
         for (name, old), *parts in zip(model.named_parameters(), *updates, strict=True):
             torch.testing.assert_close(after[name] - old, torch.stack(parts).mean(0), rtol=1e-4, atol=1e-7)
@@ -168,7 +172,7 @@ def test_own_update_comes_from_public_images():
     question_ = asked("sequence")
     _, model, seen = observed(question_)
     own = federation.Public(seen.public.images[:1], seen.public.labels[:1])  # as many as each of two peers has
-    local = federation.train_locally(model, seen.loss, own, federation.federation_of(question_))
+    local = federation.train_locally(model, seen.loss, own, federation.federation_of(question_), clients())
     for got, true in zip(seen.own_update[0], federation.difference(model, local), strict=True):
         assert torch.equal(got, true)
 
@@ -188,7 +192,8 @@ def test_answers_of_a_live_client_reach_the_average(answered):
     assert state_sha(rounds[0]) == state_sha(model.state_dict())
     spec = federation.federation_of(question_)
     honest = [
-        federation.train_locally(model, seen.loss, part, spec).state_dict() for part in federation.peers(hidden, 3)
+        federation.train_locally(model, seen.loss, part, spec, clients()).state_dict()
+        for part in federation.peers(hidden, 3)
     ]
     for key, value in rounds[1].items():
         mine = torch.zeros_like(value) if answered else rounds[0][key]
@@ -251,7 +256,7 @@ def test_black_box_gives_confidences_and_no_weights(tmp_path):
 
 
 CRAFTED = """
-def craft(self, model, rng):
+def craft(self, model, public, rng):
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with torch.no_grad():
         for part in net.parameters():

@@ -11,6 +11,7 @@ from torch import nn
 
 from leakboard import machine
 from leakboard.config import Benchmark
+from leakboard.rng import generator
 from leakboard.run import Job, Outcome, attempt
 from leakboard.threat import Seen
 from leakboard.victim.leak import leak
@@ -76,7 +77,8 @@ def trial(path: Path, asked: Benchmark, number: int = 0, settings: dict[str, Any
 def observed(asked: Benchmark, number: int = 0) -> tuple[Secret, nn.Module, Seen]:
     """(secret, the victim's network, what is seen of them), without an attack."""
     hidden, model = secret(asked, number), network(asked, number)
-    return hidden, model, leak(asked, hidden, model, public(asked), shape_and_classes(asked)[1])
+    clients = generator("clients", asked.seed, number)
+    return hidden, model, leak(asked, hidden, model, public(asked), shape_and_classes(asked)[1], clients)
 
 
 def checkout(

@@ -21,6 +21,10 @@ from leakboard.yaml12 import Yaml12
 T = TypeVar("T", bound="Strict")
 Scale = Literal["quick", "paper"]
 SCALES: tuple[Scale, ...] = ("quick", "paper")
+LATER: dict[str, dict[str, object]] = {  # keys newer than results without them: left alone, they change no hash
+    "network": {"bias": True, "batch_norm": True, "dropout": 0.0, "features": None},
+    "data": {"public_start": 0},
+}
 
 
 class ConfigError(Fault, ValueError):
@@ -34,13 +38,14 @@ class Strict(BaseModel):
 
 
 class DataSource(Strict):
-    """Where the victims' images lie: `count` images of `split` from `start` on, in official order."""
+    """Where the victims' images lie: in `split`, from `start` on, in official order; the public ones alike."""
 
     name: str
     size: int | None = None
     split: str = "test"
     start: int = 0
     public_split: str = "train"
+    public_start: int = 0
     public_count: int = 256
 
 
@@ -48,6 +53,8 @@ class Network(Strict):
     """The victim's network. weights: fresh (a new draw per trial), trained (recipe in `training`), pretrained (a file).
 
     init: default (PyTorch's own) or uniform, U(-0.5, 0.5) on every weight and bias. mode: of victim and attack alike.
+    bias, batch_norm: false takes them out. dropout: the share that the network's dropout layers drop, in train mode.
+    features: a file of public weights, for the layers that it has; what is `trained` then is the others alone.
     """
 
     name: str
@@ -55,6 +62,10 @@ class Network(Strict):
     weights: Literal["fresh", "trained", "pretrained"] = "fresh"
     width: int | None = None
     mode: Literal["eval", "train"] = "eval"
+    bias: bool = True
+    batch_norm: bool = True
+    dropout: float = 0.0
+    features: str | None = None
 
 
 class Training(Strict):
@@ -82,7 +93,11 @@ class Threat(Strict):
 
 
 class Federation(Strict):
-    """Federated training around the attack: rounds, clients and what each does locally."""
+    """Federated training around the attack: rounds, clients and what each does locally.
+
+    An epoch is `steps` passes over the data in mini-batches of `batch` (None: all), drawn anew for every pass if
+    `shuffle`. decay: what the learning rate is multiplied by after every epoch.
+    """
 
     clients: int = 2
     rounds: int = 1
@@ -92,6 +107,8 @@ class Federation(Strict):
     batch: int | None = None
     momentum: float = 0.0
     weight_decay: float = 0.0
+    decay: float = 1.0
+    shuffle: bool = True
 
 
 class Benchmark(Strict):
@@ -123,7 +140,14 @@ class Benchmark(Strict):
     @property
     def hash(self) -> str:
         """12 hex digits over everything that changes a trial's number. How many trials there are is not part of it."""
-        return digest(self.model_dump(exclude={"trials", "question", "metrics", "timeout_seconds"}))
+        return digest(self.content({"trials", "question", "metrics", "timeout_seconds"}))
+
+    def content(self, without: set[str]) -> dict[str, Any]:
+        """Everything asked for but `without`; keys that are newer than results show only where they are used."""
+        content = self.model_dump(exclude=without)
+        for section, keys in LATER.items():
+            content[section] = {key: value for key, value in content[section].items() if keys.get(key, ...) != value}
+        return content
 
 
 class Variant(Strict):

@@ -158,13 +158,14 @@ def begin(job: Job, attack: contract.Attack) -> Trial | Outcome:
     benchmark, device = job.benchmark, machine.device_of(job.device)
     hidden, pool = secret(benchmark, job.trial), public(benchmark)
     model = network(benchmark, job.trial).to(device)
+    shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
     if benchmark.threat.conduct == "malicious":
         try:
-            model = contract.craft(attack, model, generator("craft", benchmark.seed, job.trial)).to(device)
+            model = contract.craft(attack, model, shown, generator("craft", benchmark.seed, job.trial)).to(device)
         except Exception as error:
             return lost(job, **status_of(error))
-    shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
-    seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1])
+    clients = generator("clients", benchmark.seed, job.trial)
+    seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1], clients)
     seen.execution = job.execution.kind
     prepared = Clock(device)
     try:

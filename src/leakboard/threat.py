@@ -43,7 +43,10 @@ class ThreatModel:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """What is known of a client's local training (FedAvg): SGD, `steps` updates of `batch` images per round."""
+    """What is known of a client's local training (FedAvg): SGD, `steps` updates of `batch` images, over `epochs`.
+
+    decay: what the learning rate is multiplied by after every epoch.
+    """
 
     learning_rate: float
     steps: int
@@ -51,6 +54,12 @@ class LocalTraining:
     batch: int | None = None
     momentum: float = 0.0
     weight_decay: float = 0.0
+    decay: float = 1.0
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rate of every step."""
+        return [self.learning_rate * self.decay ** (step * self.epochs // self.steps) for step in range(self.steps)]
 
 
 @dataclass(frozen=True)
@@ -132,11 +141,11 @@ class ModelUpdate(Seen):
 
     @property
     def gradient(self) -> tuple[Tensor, ...]:
-        """The mean gradient along the local steps: -update / (learning rate x steps), or -update if these are unknown.
+        """The mean gradient along the local steps: -update / sum of learning rates, or -update if these are unknown.
 
         Of one plain step it is the client's gradient; of several, what an attack may take for one.
         """
-        scale = 1.0 if self.local is None else self.local.learning_rate * self.local.steps
+        scale = 1.0 if self.local is None else sum(self.local.rates)
         return tuple(-change / scale for change in self.update)
 
 

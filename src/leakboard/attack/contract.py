@@ -28,8 +28,8 @@ class AttackError(Fault, ValueError):
 class Attack(Protocol):
     """The one method that every attack has.
 
-    Optional, found by name: `skips(benchmark) -> str | None` (a reason, shown on the board), `craft(model, rng) ->
-    Module` (a malicious server: what it sends out), `prepare(public, rng) -> None` (train a prior; timed apart),
+    Optional, found by name: `skips(benchmark) -> str | None` (a reason, shown on the board), `craft(model, public, rng)
+    -> Module` (a malicious server: what it sends out), `prepare(public, rng) -> None` (train a prior; timed apart),
     `reconstruct_many(seen: list, rng: list) -> list[Reconstruction]` (many trials as one computation).
     """
 
@@ -81,9 +81,9 @@ def configure(attack: type[Attack], settings: dict[str, Any]) -> Attack:
         raise AttackError(f"{attack.__name__}: {error}") from error
 
 
-def craft(attack: Attack, model: nn.Module, rng: Generator) -> nn.Module:
+def craft(attack: Attack, model: nn.Module, public: Public | None, rng: Generator) -> nn.Module:
     """What a malicious server sends out: the attack's own choice, or the model as it is."""
-    return attack.craft(model, rng) if hasattr(attack, "craft") else model
+    return attack.craft(model, public, rng) if hasattr(attack, "craft") else model
 
 
 def prepare(attack: Attack, public: Public | None, rng: Generator) -> None:

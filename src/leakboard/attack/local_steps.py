@@ -25,7 +25,7 @@ def batches_of(images: Tensor, labels: Tensor, local: LocalTraining) -> list[Bat
 
 
 def mean_gradient(model: nn.Module, loss: nn.Module, batches: Iterable[Batch], local: LocalTraining) -> list[Tensor]:
-    """(theta_0 - theta_s) / (learning rate x s) of s steps of SGD, with a graph back to images and labels.
+    """(theta_0 - theta_s) / (sum of the learning rates) of s steps of SGD, with a graph back to images and labels.
 
     Momentum and weight decay are PyTorch's. The model keeps its weights and its buffers.
     """
@@ -34,16 +34,13 @@ def mean_gradient(model: nn.Module, loss: nn.Module, batches: Iterable[Batch], l
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     weights: list[Tensor] = first
     velocity: list[Tensor] | None = None
-    steps = 0
-    for images, labels in batches:
+    for rate, (images, labels) in zip(local.rates, batches, strict=True):
         logits = functional_call(model, {**dict(zip(names, weights, strict=True)), **buffers}, (images,))
         gradient = torch.autograd.grad(loss(logits, labels), weights, create_graph=True)
         slope = [g + local.weight_decay * w for g, w in zip(gradient, weights, strict=True)]
         velocity = slope if velocity is None else [local.momentum * v + g for v, g in zip(velocity, slope, strict=True)]
-        weights = [w - local.learning_rate * v for w, v in zip(weights, velocity, strict=True)]
-        steps += 1
-    scale = local.learning_rate * steps
-    return [(before - after) / scale for before, after in zip(first, weights, strict=True)]
+        weights = [w - rate * v for w, v in zip(weights, velocity, strict=True)]
+    return [(before - after) / sum(local.rates) for before, after in zip(first, weights, strict=True)]
 
 
 class LocalSteps:

@@ -16,7 +16,7 @@ from leakboard.board.records import FAILURES, current_lines, write_text
 from leakboard.config import Benchmark
 
 RATES = ("label_accuracy", "exact", "above20", "above30", "success_1e-2", "success_1e-3", "success_1e-4")
-MEANS = ("mse", "psnr", "ssim", "lpips", *RATES, "gradient_norm")
+MEANS = ("mse", "psnr", "ssim", "lpips", *RATES, "oracle_cosine", "gradient_norm")
 REACHED = ("seconds_to_20", "evaluations_to_20")  # inf: 20 dB were never reached
 RESAMPLES = 2000
 

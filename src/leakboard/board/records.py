@@ -38,7 +38,8 @@ COLUMNS = _names(
     "attack variant benchmark scale benchmark_version benchmark_hash attack_version attack_sha settings_hash engine "
     "victim_sha model_sha trial seed status reason seconds prepare_seconds peak_bytes evaluations restarts execution "
     "device_kind device torch cuda threads commit dirty gradient_norm mse psnr ssim lpips label_accuracy exact above20 "
-    "above30 success_1e-2 success_1e-3 success_1e-4 seconds_to_20 evaluations_to_20 loss mse_each psnr_each"
+    "above30 success_1e-2 success_1e-3 success_1e-4 oracle_cosine seconds_to_20 evaluations_to_20 loss mse_each "
+    "psnr_each"
 )
 KEY = ("attack_sha", "settings_hash", "benchmark_hash", "engine")
 PLACE = ("variant", "trial", "device_kind", "execution")

@@ -52,23 +52,24 @@ def estimate(values: np.ndarray, metric: str) -> Estimate:
     return Estimate(ours, *interval(values, median), len(values))
 
 
-def number_tolerance(number: PublishedNumber, ours: Estimate) -> float:
+def number_tolerance(number: PublishedNumber, ours: Estimate, batch: int = 1) -> float:
     """What |ours - published| may be.
 
-    A rate: the largest of the file's tolerance, five points and the binomial 95 % half-width at our n. Else the larger
-    of the file's (the paper's own spread) and the half-width of our interval.
+    A rate: the largest of the file's tolerance, five points and the binomial 95 % half-width at our number of images,
+    `batch` of them in every trial. Else the larger of the file's (the paper's own spread) and the half-width of our
+    interval.
     """
     if not ours.exists:
         return number.tolerance
     if number.metric in RATES:
         share = min(max(number.value, 0.0), 1.0)
-        return max(number.tolerance, RATE_TOLERANCE, 1.96 * math.sqrt(share * (1 - share) / ours.n))
+        return max(number.tolerance, RATE_TOLERANCE, 1.96 * math.sqrt(share * (1 - share) / (ours.n * batch)))
     half = (ours.high - ours.low) / 2
     return max(number.tolerance, half) if math.isfinite(half) else number.tolerance
 
 
-def number_holds(number: PublishedNumber, ours: Estimate) -> bool:
-    return abs(ours.ours - number.value) <= number_tolerance(number, ours) + 1e-12
+def number_holds(number: PublishedNumber, ours: Estimate, batch: int = 1) -> bool:
+    return abs(ours.ours - number.value) <= number_tolerance(number, ours, batch) + 1e-12
 
 
 def claim_threshold(claim: Claim) -> float:
@@ -117,14 +118,17 @@ def difference(left: pd.Series, right: pd.Series) -> np.ndarray:
 
 
 def _judged_number(paper: str, number: PublishedNumber, lines: Lines) -> dict[str, object]:
-    kinds = by_kind(lines(paper, number.run), number.variant, number.metric)
+    stored = lines(paper, number.run)
+    kinds = by_kind(stored, number.variant, number.metric)
     ours = estimate(most_trials({kind: values.to_numpy() for kind, values in kinds.items()}), number.metric)
+    batch = max(1, len(stored["mse_each"].iloc[0].split())) if ours.exists else 1
+    holds = ours.exists and number_holds(number, ours, batch)
     return {
         "paper": paper,
         "run": f"{number.run}/{number.variant}",
         "where": " ".join(number.where.split()),
         "published": f"{number.value:.6g}",
-        **_shared(number, ours, number_tolerance(number, ours), ours.exists and number_holds(number, ours)),
+        **_shared(number, ours, number_tolerance(number, ours, batch), holds),
     }
 
 

@@ -7,18 +7,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from leakboard.models.cnn import cnn
+from leakboard.models.cnn import cnn, cnn3
 from leakboard.models.convnet import convnet
+from leakboard.models.forms import with_dropout, without_batch_norm, without_bias
 from leakboard.models.lenet import lenet_relu, lenet_sigmoid
-from leakboard.models.resnet import resnet18, resnet20
+from leakboard.models.mlp import fc2, mlp
+from leakboard.models.resnet import resnet9, resnet18, resnet20, resnet20fc, resnet34
+from leakboard.models.vgg import vgg7, vgg16
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "fc2": fc2,
     "lenet_sigmoid": lenet_sigmoid,
     "lenet_relu": lenet_relu,
     "cnn": cnn,
+    "cnn3": cnn3,
     "convnet": convnet,
+    "vgg7": vgg7,
+    "vgg16": vgg16,
+    "resnet9": resnet9,
     "resnet18": resnet18,
     "resnet20": resnet20,
+    "resnet20fc": resnet20fc,
+    "resnet34": resnet34,
 }
 
 NORMALISATION = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -44,6 +55,13 @@ def build(name: str, shape: tuple[int, int, int], classes: int, width: int | Non
     if name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; there are: {', '.join(sorted(NETWORKS))}")
     return NETWORKS[name](shape, classes) if width is None else NETWORKS[name](shape, classes, width)
+
+
+def form(network: nn.Module, bias: bool = True, batch_norm: bool = True, dropout: float = 0.0) -> nn.Module:
+    """The network without biases or batch norm, or with a share of dropout, as asked for."""
+    network = network if bias else without_bias(network)
+    network = network if batch_norm else without_batch_norm(network)
+    return with_dropout(network, dropout) if dropout else network
 
 
 def normalised(network: nn.Module, kind: str) -> nn.Module:

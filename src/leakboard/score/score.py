@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .matching import match, stand_ins
-from .metrics import lpips_squeeze, maximum_error, mse, psnr, ssim
+from .metrics import lpips_squeeze, maximum_error, mse, oracle_cosine, psnr, ssim
 
 EXACT = 1e-3  # largest absolute error of an image that counts as exact
 SUCCESS = ("1e-2", "1e-3", "1e-4")  # an image is a success below this MSE
@@ -25,9 +25,10 @@ class Scores:
     lpips: list[float] | None
     exact: list[bool]
     label_accuracy: float | None
+    oracle_cosine: float
 
     def summary(self) -> dict[str, float | None]:
-        """The trial's numbers: means over the true images, shares in [0, 1], and the label accuracy."""
+        """The trial's numbers: means over the true images, shares in [0, 1], label accuracy, the oracle's |cosine|."""
         return {
             "mse": _mean(self.mse),
             "psnr": _mean(self.psnr),
@@ -38,6 +39,7 @@ class Scores:
             "above30": _mean([value > 30 for value in self.psnr]),
             **{f"success_{limit}": _mean([value < float(limit) for value in self.mse]) for limit in SUCCESS},
             "label_accuracy": self.label_accuracy,
+            "oracle_cosine": self.oracle_cosine,
         }
 
 
@@ -67,6 +69,7 @@ def score(
         lpips=None if distance is None else distance.tolist(),
         exact=(maximum_error(true_images, images) < EXACT).tolist(),
         label_accuracy=None if got_labels is None else _label_accuracy(true_labels, got_labels, index, len(got_images)),
+        oracle_cosine=oracle_cosine(true_images, images),
     )
 
 

@@ -34,18 +34,25 @@ def known_training(spec: Federation, data: int) -> LocalTraining:
         batch=spec.batch,
         momentum=spec.momentum,
         weight_decay=spec.weight_decay,
+        decay=spec.decay,
     )
 
 
-def train_locally(model: nn.Module, loss: nn.Module, data: Secret | Public, spec: Federation) -> nn.Module:
-    """A copy of the model after local SGD: `steps` passes over the data per epoch, in mini-batches of `batch`."""
+def train_locally(
+    model: nn.Module, loss: nn.Module, data: Secret | Public, spec: Federation, rng: torch.Generator
+) -> nn.Module:
+    """A copy of the model after the local SGD of `spec`; `rng` draws the mini-batches."""
     local = copy.deepcopy(model)
     sgd = torch.optim.SGD(
         local.parameters(), spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay
     )
     size = spec.batch or len(data.images)
-    for _ in range(spec.epochs * spec.steps):
-        for images, labels in zip(data.images.split(size), data.labels.split(size), strict=True):
+    for step in range(spec.epochs * spec.steps):
+        sgd.param_groups[0]["lr"] = spec.learning_rate * spec.decay ** (step // spec.steps)
+        drawn = spec.shuffle and size < len(data.images)
+        order = torch.randperm(len(data.images), generator=rng) if drawn else torch.arange(len(data.images))
+        for chosen in order.to(data.images.device).split(size):
+            images, labels = data.images[chosen], data.labels[chosen]
             sgd.zero_grad()
             loss(local(images), labels).backward()
             sgd.step()
@@ -77,26 +84,28 @@ def peers(secret: Secret, clients: int) -> list[Secret]:
 
 
 def sequence(
-    model: nn.Module, loss: nn.Module, secret: Secret, own: Public, spec: Federation
+    model: nn.Module, loss: nn.Module, secret: Secret, own: Public, spec: Federation, rng: torch.Generator
 ) -> tuple[list[State], list[tuple[Tensor, ...]]]:
     """Honest rounds as client 0 sees them: the global models before and after each, and its own updates."""
     current, states, own_updates = copy.deepcopy(model), [_copy(model)], []
     for _ in range(spec.rounds):
         clients: list[Secret | Public] = [own, *peers(secret, spec.clients)]
-        trained = [train_locally(current, loss, data, spec) for data in clients]
+        trained = [train_locally(current, loss, data, spec, rng) for data in clients]
         own_updates.append(difference(current, trained[0]))
         current.load_state_dict(average([local.state_dict() for local in trained]))
         states.append(_copy(current))
     return states, own_updates
 
 
-def turns(model: nn.Module, loss: nn.Module, secret: Secret, own: Public, spec: Federation) -> Iterator[Turn]:
+def turns(
+    model: nn.Module, loss: nn.Module, secret: Secret, own: Public, spec: Federation, rng: torch.Generator
+) -> Iterator[Turn]:
     """Live rounds: client 0 answers each turn with a state; an unanswered turn submits the global model unchanged."""
     current = copy.deepcopy(model)
     for number in range(spec.rounds):
         turn = Turn(number, copy.deepcopy(current), own)
         yield turn
-        honest = [train_locally(current, loss, data, spec).state_dict() for data in peers(secret, spec.clients)]
+        honest = [train_locally(current, loss, data, spec, rng).state_dict() for data in peers(secret, spec.clients)]
         current.load_state_dict(average([turn.answer or _copy(current), *honest]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,15 @@ def gradient(model: nn.Module, loss: nn.Module, secret: Secret) -> tuple[Tensor,
     return tuple(g.detach().clone() for g in torch.autograd.grad(loss(model(secret.images), secret.labels), parameters))
 
 
-def leak(benchmark: Benchmark, secret: Secret, model: nn.Module, public: Public | None, classes: int) -> Seen:
-    """The observation of one trial. Labels, where given, are sorted, so that their order says nothing."""
+def leak(
+    benchmark: Benchmark,
+    secret: Secret,
+    model: nn.Module,
+    public: Public | None,
+    classes: int,
+    rng: torch.Generator,
+) -> Seen:
+    """The observation of one trial; `rng` is the clients' own. Labels that are given are sorted: no order shows."""
     threat = threat_model(benchmark)
     loss = nn.CrossEntropyLoss()
     shared: dict[str, Any] = {
@@ -50,40 +57,49 @@ def leak(benchmark: Benchmark, secret: Secret, model: nn.Module, public: Public 
         "public": public,
         "budget": benchmark.budget,
     }
-    return _LEAKS[threat.sees](benchmark, secret, model, loss, shared)
+    return _LEAKS[threat.sees](benchmark, Victim(secret, model, loss, rng), shared)
 
 
-def _gradient(benchmark: Benchmark, secret: Secret, model: nn.Module, loss: nn.Module, shared: dict) -> Gradient:
-    return Gradient(**shared, gradient=gradient(model, loss, secret))
+class Victim(NamedTuple):
+    """What only the victim's side holds."""
+
+    secret: Secret
+    model: nn.Module
+    loss: nn.Module
+    rng: torch.Generator
 
 
-def _update(benchmark: Benchmark, secret: Secret, model: nn.Module, loss: nn.Module, shared: dict) -> ModelUpdate:
-    spec = federation.federation_of(benchmark)
-    after = federation.train_locally(model, loss, secret, spec)
+def _gradient(benchmark: Benchmark, victim: Victim, shared: dict) -> Gradient:
+    return Gradient(**shared, gradient=gradient(victim.model, victim.loss, victim.secret))
+
+
+def _update(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelUpdate:
+    secret, model, loss, rng = victim
+    after = federation.train_locally(model, loss, secret, federation.federation_of(benchmark), rng)
     return ModelUpdate(**shared, update=federation.difference(model, after), local=_known(benchmark, secret))
 
 
-def _sequence(benchmark: Benchmark, secret: Secret, model: nn.Module, loss: nn.Module, shared: dict) -> ModelSequence:
+def _sequence(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelSequence:
+    secret, model, loss, rng = victim
     spec = federation.federation_of(benchmark)
     own = _own(shared["public"], spec.clients, secret)
-    states, own_updates = federation.sequence(model, loss, secret, own, spec)
+    states, own_updates = federation.sequence(model, loss, secret, own, spec, rng)
     clients = spec.clients if "clients" in benchmark.threat.knows else None
     return ModelSequence(
         **shared, models=states, own_update=own_updates, clients=clients, local=_known(benchmark, secret)
     )
 
 
-def _participation(
-    benchmark: Benchmark, secret: Secret, model: nn.Module, loss: nn.Module, shared: dict
-) -> Participation:
+def _participation(benchmark: Benchmark, victim: Victim, shared: dict) -> Participation:
+    secret, model, loss, rng = victim
     spec = federation.federation_of(benchmark)
     own = _own(shared["public"], spec.clients, secret)
-    rounds = federation.turns(copy.deepcopy(model), loss, secret, own, spec)
+    rounds = federation.turns(copy.deepcopy(model), loss, secret, own, spec, rng)
     return Participation(**shared, turns=_once(rounds), target=int(secret.labels[0]))
 
 
-def _released(benchmark: Benchmark, secret: Secret, model: nn.Module, loss: nn.Module, shared: dict) -> ReleasedModel:
-    service = copy.deepcopy(model)
+def _released(benchmark: Benchmark, victim: Victim, shared: dict) -> ReleasedModel:
+    service, secret = copy.deepcopy(victim.model), victim.secret
 
     def query(images: Tensor) -> Tensor:
         with torch.set_grad_enabled(white):

@@ -42,14 +42,18 @@ def secret(benchmark: Benchmark, trial: int) -> Secret:
 
 
 def public(benchmark: Benchmark) -> Public | None:
-    """Images from a split that holds no victim."""
+    """Images that are no victims: of another split, or from beyond them in the same one."""
     source = benchmark.data
     if source.public_count == 0:
         return None
-    if source.public_split == source.split:
-        raise DataError(f"{benchmark.name}: public images and victims both come from {source.name} {source.split}")
+    last = source.start + benchmark.trials * benchmark.batch
+    if source.public_split == source.split and source.public_start < last:
+        raise DataError(
+            f"{benchmark.name}: public images and victims both come from {source.name} {source.split}, and the public "
+            f"ones begin at {source.public_start}, before the last victim, {last - 1}"
+        )
     pool = dataset(source.name, source.public_split, source.size)
-    return Public(*pool.take(pool.available[: source.public_count]))
+    return Public(*pool.take(pool.available[source.public_start :][: source.public_count]))
 
 
 def shape_and_classes(benchmark: Benchmark) -> tuple[tuple[int, int, int], int]:

@@ -21,7 +21,7 @@ RECORD_LIMIT = 2_000_000  # bytes: weights up to this size are committed beside 
 
 def recipe_hash(benchmark: Benchmark) -> str:
     """Over everything that the trained weights depend on."""
-    parts = benchmark.model_dump(include={"seed", "network", "training", "normalise"})
+    parts = {key: benchmark.content(set())[key] for key in ("seed", "network", "training", "normalise")}
     return digest({**parts, "shape": [benchmark.data.name, benchmark.data.size]})
 
 
@@ -64,12 +64,14 @@ def train(network: nn.Module, benchmark: Benchmark) -> None:
     assert recipe is not None
     images, labels = _training_set(recipe, benchmark)
     rng = generator("training", benchmark.seed)
-    sgd = torch.optim.SGD(
-        network.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    free = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    sgd = torch.optim.SGD(free, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     total = recipe.epochs * math.ceil(len(images) / recipe.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, total)
     network.train()
+    for module in network.modules():  # what is held fixed keeps its running statistics too
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            module.eval()
     for _ in range(recipe.epochs):
         for chosen in torch.randperm(len(images), generator=rng).split(recipe.batch):
             batch = augmented(images[chosen], rng) if recipe.augment else images[chosen]
