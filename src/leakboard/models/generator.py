@@ -1,0 +1,46 @@
+"""Networks that draw images from noise."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ImagesAndLabels(nn.Module):
+    """Noise (B, noise) -> images (B, C, S, S) in [0, 1] and class shares (B, classes); S is 8, 16, 32, ...
+
+    Ren, Deng and Xie 2022, figure 3: from 4 x 4 on every block doubles the side and halves the channels, with gated
+    linear units between. ValueError for other sides.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, noise: int) -> None:
+        super().__init__()
+        channels, side, _ = shape
+        blocks = int(math.log2(side)) - 2
+        if blocks < 1 or 4 * 2**blocks != side or shape[2] != side:
+            raise ValueError(f"images of {shape[1]}x{shape[2]} pixels; the generator draws squares of 8, 16, 32, ...")
+        width = side * 2 ** (blocks - 1)
+        self.label = nn.Linear(noise, classes)
+        self.start = nn.Sequential(nn.ConvTranspose2d(noise, 2 * width, 4), nn.BatchNorm2d(2 * width), nn.GLU(1))
+        layers: list[nn.Module] = []
+        for _ in range(blocks - 1):
+            layers += _doubled(width, width // 2)
+            width //= 2
+        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, channels, 3, padding=1, bias=False), nn.Sigmoid()]
+        self.blocks = nn.Sequential(*layers)
+
+    def forward(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return self.blocks(self.start(noise[:, :, None, None])), F.softmax(self.label(noise), 1)
+
+
+def images_and_labels(shape: tuple[int, int, int], classes: int, noise: int = 128) -> nn.Module:
+    """GRNN's generator, with PyTorch's default initialisation."""
+    return ImagesAndLabels(shape, classes, noise)
+
+
+def _doubled(before: int, after: int) -> list[nn.Module]:
+    """Layers that double the side of `before` channels and leave `after`."""
+    convolution = nn.Conv2d(before, 2 * after, 3, padding=1, bias=False)
+    return [nn.Upsample(scale_factor=2), convolution, nn.BatchNorm2d(2 * after), nn.GLU(1)]
