@@ -12,7 +12,7 @@ import torch
 from toys import GRAY, ROOT, observed, question, toy, trial
 
 from leakboard import config, run
-from leakboard.data import dataset
+from leakboard.data import DataError, dataset
 from leakboard.rng import generator
 from leakboard.score import mse
 from leakboard.victim.secrets import public, secret
@@ -210,3 +210,16 @@ def test_noise_of_a_failed_trial_is_drawn_from_seed_and_trial_alone(tmp_path):
     line = trial(toy(tmp_path, 'raise RuntimeError("rude")'), asked, 1).line
     noise = torch.rand(2, 1, 8, 8, generator=generator("attack", asked.seed, 1))
     assert line["mse_each"] == mse(secret(asked, 1).images, noise).tolist()
+
+
+@pytest.mark.parametrize("equal", [1, 2, 3, 4])
+def test_equal_labels_are_as_many_as_asked_and_no_image_comes_twice(equal):
+    asked = config.benchmark(f"lenet_cifar10_gradient_b4_equal{equal}", "quick")
+    batches = [secret(asked, number) for number in range(4)]
+    for number, batch in enumerate(batches):
+        counts = batch.labels.bincount(minlength=10)
+        assert counts.sum() == 4 and counts[number] == equal and counts.topk(2).values[1] == (1 if equal < 4 else 0)
+    images = torch.cat([batch.images for batch in batches]).flatten(1)
+    assert len(images.unique(dim=0)) == 16
+    with pytest.raises(DataError, match="no images of class"):
+        secret(asked, 10_000)

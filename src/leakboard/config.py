@@ -23,7 +23,7 @@ Scale = Literal["quick", "paper"]
 SCALES: tuple[Scale, ...] = ("quick", "paper")
 LATER: dict[str, dict[str, object]] = {  # keys newer than results without them: left alone, they change no hash
     "network": {"bias": True, "batch_norm": True, "dropout": 0.0, "features": None},
-    "data": {"public_start": 0},
+    "data": {"public_start": 0, "equal_labels": None},
 }
 
 
@@ -38,12 +38,16 @@ class Strict(BaseModel):
 
 
 class DataSource(Strict):
-    """Where the victims' images lie: in `split`, from `start` on, in official order; the public ones alike."""
+    """Where the victims' images lie: in `split`, from `start` on, in official order; the public ones alike.
+
+    equal_labels: how many images of a batch share their class, those of all others being distinct; None: as they come.
+    """
 
     name: str
     size: int | None = None
     split: str = "test"
     start: int = 0
+    equal_labels: int | None = None
     public_split: str = "train"
     public_start: int = 0
     public_count: int = 256

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from leakboard.config import Benchmark
-from leakboard.data import DataError, dataset
+from leakboard.data import DataError, Dataset, dataset
 from leakboard.threat import Public
 
 
@@ -26,7 +27,8 @@ class Secret:
 def secret(benchmark: Benchmark, trial: int) -> Secret:
     """The images of one trial: consecutive in official order, no image in two trials.
 
-    For a released model the target class is trial % classes and the secrets are images of that class.
+    For a released model the target class is trial % classes and the secrets are images of that class. With
+    `equal_labels`, so many of the batch have that class and the others are of the classes after it.
     """
     source = benchmark.data
     victims = dataset(source.name, source.split, source.size)
@@ -37,8 +39,30 @@ def secret(benchmark: Benchmark, trial: int) -> Secret:
     if benchmark.threat.sees == "released":
         of_class = victims.available[victims.labels.numpy() == trial % victims.classes]
         return Secret(*victims.take(of_class[: benchmark.batch]))
+    if source.equal_labels is not None:
+        return Secret(*victims.take(_with_equal_labels(victims, benchmark, source.equal_labels, trial)))
     first = source.start + trial * benchmark.batch
     return Secret(*victims.take(range(first, first + benchmark.batch)))
+
+
+def _with_equal_labels(victims: Dataset, benchmark: Benchmark, equal: int, trial: int) -> list[int]:
+    """Positions of the batch of `trial`: of every class its images in order, each in one batch only."""
+    if not 1 <= equal <= benchmark.batch or benchmark.batch - equal >= victims.classes:
+        raise DataError(
+            f"{benchmark.name}: {equal} equal labels in a batch of {benchmark.batch} with {victims.classes} classes"
+        )
+    labels = victims.labels.numpy()
+    waiting = {label: deque(victims.available[labels == label].tolist()) for label in range(victims.classes)}
+    for number in range(trial + 1):
+        others = [(number + step) % victims.classes for step in range(1, benchmark.batch - equal + 1)]
+        wanted = [number % victims.classes] * equal + others
+        short = [label for label in wanted if len(waiting[label]) < wanted.count(label)]
+        if short:
+            raise DataError(
+                f"{benchmark.name}: {benchmark.data.name} {benchmark.data.split} has no images of class {short[0]} left"
+            )
+        chosen = [waiting[label].popleft() for label in wanted]
+    return chosen
 
 
 def public(benchmark: Benchmark) -> Public | None:
