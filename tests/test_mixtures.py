@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from sklearn.decomposition import FastICA
 from torch import nn
 from toys import ROOT
 
@@ -24,6 +25,9 @@ CPA, DLF, GRNN = (ROOT / "baselines" / paper / "attack.py" for paper in ("cpa", 
 def within(path):
     """The functions beside an attack, which is loaded by its path."""
     return SimpleNamespace(**contract.load(path).reconstruct.__globals__)
+
+
+UNMIXING = {"rate": 0.03, "steps": 1000, "tv": 0.0, "negentropy": 30.0}
 
 
 def mixed(batch: int, width: int = 32, side: int = 24) -> tuple[torch.Tensor, Gradient]:
@@ -52,7 +56,10 @@ def test_unmixing_finds_every_image_with_its_sign_and_brightness():
     assert oracle_cosine(images, got) > 0.98
     nearest = torch.cdist(images.flatten(1), got.flatten(1)).min(1)
     assert nearest.indices.unique().numel() == 6, "one source each"
-    assert (images.flatten(1) - got.flatten(1)[nearest.indices]).abs().mean() < 0.02
+    assert (images.flatten(1) - got.flatten(1)[nearest.indices]).abs().mean() < 0.05
+    rows = gradient_of(next(m for m in seen.model.modules() if isinstance(m, nn.Linear)), seen.model, seen.gradient)[0]
+    oracle = FastICA(6, whiten="unit-variance", random_state=0, max_iter=2000).fit_transform(rows.T.numpy()).T
+    assert oracle_cosine(images, got) > oracle_cosine(images, torch.tensor(oracle).view_as(images)) - 0.01
 
 
 def test_unmixing_does_not_depend_on_the_order_of_the_batch():
@@ -111,7 +118,9 @@ def test_copies_are_matched_before_they_are_averaged():
     module = within(DLF)
     first = torch.rand(6, 3, 4, 4, generator=generator("copies"))
     copies = torch.stack([first, first[torch.tensor([4, 2, 0, 5, 1, 3])], first.flip(0)])
-    assert torch.allclose(module.together(copies), first, atol=1e-6)
+    alike, apart = torch.zeros(6, dtype=torch.long), torch.arange(6)
+    assert torch.allclose(module.together(copies, alike), first, atol=1e-6)
+    assert torch.allclose(module.together(copies, apart), copies.mean(0), atol=1e-6), "labels bind a copy to its image"
 
 
 def test_the_order_prior_forgets_the_order_and_nothing_else():

@@ -57,7 +57,7 @@ class DataLeakage:
         passes = 0 if seen.labels is not None else 2  # of the label counts
         steps = self.steps if seen.budget is None else min(self.steps, (seen.budget - passes) // local.steps)
         images, losses = signed_adam(objective, start, steps, self.rate, observe=observe)
-        return Reconstruction(together(images.view(count, *seen.shape)), labels, {"loss": float(losses)})
+        return Reconstruction(together(images.view(count, *seen.shape), labels), labels, {"loss": float(losses)})
 
     def _labels(self, seen: ModelUpdate, rng: torch.Generator) -> Tensor:
         dummies = torch.rand(self.dummies, *seen.shape[1:], generator=rng).to(seen.device)
@@ -83,11 +83,14 @@ def _batches(images: Tensor, labels: Tensor, local: LocalTraining) -> list[tuple
     return [part for copies in epochs for part in zip(copies.split(size), labels.split(size), strict=True)]
 
 
-def together(images: Tensor) -> Tensor:
-    """(E, K, C, H, W) -> (K, C, H, W): every epoch's copies, matched to the first's (Hungarian on MSE), averaged."""
+def together(images: Tensor, labels: Tensor) -> Tensor:
+    """(E, K, C, H, W) -> (K, C, H, W): every epoch's copies, matched to the first's of the same label (Hungarian on
+    MSE), averaged.
+    """
+    apart = 1e6 * (labels[:, None] != labels)
     first, *others = images.flatten(2)
     total = first.clone()
     for copies in others:
-        cost = torch.cdist(first, copies).square()
+        cost = torch.cdist(first, copies).square() + apart
         total += copies[torch.as_tensor(linear_sum_assignment(cost.cpu().numpy())[1], device=images.device)]
     return (total / len(images)).view(images.shape[1:])
