@@ -12,6 +12,7 @@ from leakboard.config import Benchmark
 QUALITY = tuple(metric for metric in MEANS if metric != "gradient_norm")
 COSTS = ("seconds", "evaluations", *REACHED)  # medians; comparable on one kind of device only
 HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "mse": "MSE", "label_accuracy": "label accuracy"} | {
+    "oracle_cosine": "abs cos (oracle)",
     **{f"success_{limit}": f"MSE < {limit}" for limit in ("1e-2", "1e-3", "1e-4")},
     **{f"above{limit}": f"PSNR > {limit} dB" for limit in (20, 30)},
 }
@@ -87,7 +88,7 @@ def number(metric: str, value: float) -> str:
     """One value of a metric in few digits, none of them `-0`; `-` for none, `inf` for never reached."""
     if math.isnan(value):
         return "-"
-    digits = ".1f" if metric == "psnr" else ".2f" if metric in (*RATES, "ssim", "lpips") else ".3g"
+    digits = ".1f" if metric == "psnr" else ".2f" if metric in (*RATES, "ssim", "lpips", "oracle_cosine") else ".3g"
     if metric in COSTS and 0 < value < 1e-3:
         return "< 0.001"
     whole = metric not in QUALITY and math.isfinite(value) and abs(value) >= 100
