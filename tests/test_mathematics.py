@@ -16,7 +16,7 @@ from leakboard.attack.descent import signed_adam
 from leakboard.attack.labels import idlg_label
 from leakboard.attack.matching import Matching, cosine_distance, squared_distance
 from leakboard.attack.priors import total_variation, total_variation_slope
-from leakboard.models import NETWORKS, build, uniform_
+from leakboard.models import NETWORKS, build, form, uniform_
 from leakboard.rng import generator, seed_of, seeded
 from leakboard.threat import Gradient
 
@@ -33,7 +33,6 @@ TINY |= {
     "resnet20fc": ((3, 8, 8), (8,)),
 }
 TINY |= {"resnet20": ((3, 8, 8), (2,)), "resnet18": ((3, 8, 8), (2,)), "cnn": ((1, 8, 8), (8,))}
-TINY["resnet20fc"] = ((3, 8, 8), (8,))
 
 
 def plain_cost(name: str, got, observed):
@@ -250,3 +249,24 @@ def test_pretrained_resnet20_is_as_accurate_as_published(real_data, monkeypatch)
     with torch.no_grad():
         right = network(asked, 0)(images).argmax(1) == labels
     assert 0.88 <= float(right.double().mean()) < 1
+
+
+@pytest.mark.parametrize(("keys", "gone"), [({"bias": False}, "bias"), ({"batch_norm": False}, "batch norm")])
+def test_forms_take_out_what_they_say(keys, gone):
+    network = form(build("resnet20", (3, 8, 8), 10, 2), **keys)
+    linear = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert (linear[-1].bias is None) == (gone == "bias")
+    assert (not norms) == (gone == "batch norm")
+    gradient = torch.autograd.grad(network(torch.rand(2, 3, 8, 8)).sum(), list(network.parameters()))
+    assert all(torch.isfinite(part).all() for part in gradient)
+
+
+def test_dropout_drops_in_train_mode_only_and_needs_a_layer():
+    network = form(build("cnn", (1, 8, 8), 10, 64), dropout=0.5)
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(network.eval()(images), network(images))
+    with seeded("dropout"):
+        assert not torch.equal(network.train()(images), network(images))
+    with pytest.raises(ValueError, match="no dropout"):
+        form(build("lenet_relu", (1, 8, 8), 10), dropout=0.5)

@@ -44,9 +44,7 @@ def mixed(batch: int, width: int = 32, side: int = 24) -> tuple[torch.Tensor, Gr
 
 
 def unmix(seen: Gradient, **settings: float) -> torch.Tensor:
-    attack = contract.configure(
-        contract.load(CPA), {"rate": 0.03, "steps": 1000, "tv": 0.0, "negentropy": 30.0, **settings}
-    )
+    attack = contract.configure(contract.load(CPA), {**UNMIXING, **settings})
     return attack.reconstruct(seen, generator("cpa")).images
 
 
@@ -145,8 +143,7 @@ def test_federated_averaging_stays_within_its_budget(labelled):
 
 @pytest.mark.parametrize("side", [8, 16, 32])
 def test_generator_draws_pixels_and_shares(side):
-    with seeded("generator", side):
-        network = images_and_labels((3, side, side), 7)
+    network = images_and_labels((3, side, side), 7, 128, generator("weights"))
     images, shares = network(torch.randn(5, 128, generator=generator("noise")))
     assert images.shape == (5, 3, side, side) and images.min() >= 0 and images.max() <= 1
     assert torch.allclose(shares.sum(1), torch.ones(5)) and shares.shape == (5, 7)
@@ -155,7 +152,7 @@ def test_generator_draws_pixels_and_shares(side):
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 4, 4), (3, 32, 16)])
 def test_generator_refuses_sides_that_it_cannot_double_to(shape):
     with pytest.raises(ValueError, match="8, 16, 32"):
-        images_and_labels(shape, 10)
+        images_and_labels(shape, 10, 128, generator("weights"))
 
 
 def test_grnn_costs_are_what_they_say():
@@ -166,5 +163,5 @@ def test_grnn_costs_are_what_they_say():
     square = (leaf - seen).square().sum()
     (square + square.sqrt()).backward()
     assert torch.allclose(value, (square + square.sqrt()).detach()) and torch.allclose(cotangent[0], leaf.grad)
-    ramp = torch.arange(8.0).repeat(8, 1).expand(2, 1, 8, 8) / 8
+    ramp = torch.arange(8.0).repeat(8, 1).expand(2, 3, 8, 8) / 8
     assert torch.isclose(module.squared_variation(ramp), torch.tensor(2 / 64))

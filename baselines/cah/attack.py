@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from leakboard.attack.imprint import gradient_of, read
+from leakboard.attack.imprint import gradient_of, of_8_bits, read
 from leakboard.threat import Gradient, Reconstruction
 
 
@@ -14,7 +14,7 @@ class TrapWeights:
     """Section 5.2: a random half of every row is negative, the other half its mirror image times `scale` < 1.
 
     A unit so rarely opens that often a single image of the batch does it. trap False: the passive attack, which leaves
-    N(0, deviation^2) weights as they are.
+    N(0, deviation^2) weights as they are. What does not have 8 bits is a mixture and not handed in, if anything has.
     """
 
     scale: float = 0.95
@@ -40,6 +40,8 @@ class TrapWeights:
 
     def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
         found = read(*gradient_of(_first(seen.model), seen.model, seen.gradient), self.tolerance)
+        whole = of_8_bits(found)
+        found = found[whole] if whole.any() else found
         return Reconstruction(found[: seen.shape[0]].view(-1, *seen.shape[1:]))
 
 

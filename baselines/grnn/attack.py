@@ -7,7 +7,6 @@ from torch import Tensor
 
 from leakboard.attack.matching import Matching, squared_distance
 from leakboard.models.generator import images_and_labels
-from leakboard.rng import seeded
 from leakboard.threat import Gradient, Reconstruction
 
 
@@ -27,9 +26,7 @@ class GRNN:
 
     def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
         steps = self.steps if seen.budget is None else min(self.steps, seen.budget)
-        with seeded("generator", int(torch.randint(2**31, (1,), generator=rng)), 0):
-            generator = images_and_labels(tuple(seen.shape[1:]), seen.classes, self.noise)
-        generator = generator.to(seen.device)
+        generator = images_and_labels(tuple(seen.shape[1:]), seen.classes, self.noise, rng).to(seen.device)
         noise = torch.randn(seen.shape[0], self.noise, generator=rng).to(seen.device)
         parameters = list(generator.parameters())
         rmsprop = torch.optim.RMSprop(parameters, self.rate, momentum=self.momentum)
@@ -56,6 +53,6 @@ def distance(got: list[Tensor], observed: list[Tensor]) -> tuple[Tensor, list[Te
 
 
 def squared_variation(images: Tensor) -> Tensor:
-    """Mean squared difference of neighbours, both ways, twice (B, C, H, W) -> scalar."""
+    """Twice the mean squared difference of neighbours, along and across (B, C, H, W) -> scalar."""
     across, down = images.diff(dim=-1).square().mean(), images.diff(dim=-2).square().mean()
-    return 2 * images.shape[1] * (across + down)
+    return 2 * (across + down)

@@ -96,6 +96,11 @@ def read(weight: Tensor, bias: Tensor, tolerance: float) -> Tensor:
     return _distinct(found)
 
 
+def of_8_bits(images: Tensor) -> Tensor:
+    """Which of the images (N, D) have 8 bits, that is whose 255 x is whole to a quarter: (N,), bool."""
+    return (255 * images - (255 * images).round()).abs().amax(1) < 0.25
+
+
 def _distinct(images: Tensor) -> Tensor:
     """The first of every set of equal images (N, D), those that occur more than once in front."""
     same = torch.cdist(images, images, p=math.inf) < 1e-3

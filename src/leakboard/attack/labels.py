@@ -31,7 +31,9 @@ class LastLayer(NamedTuple):
 
 
 def last_layer(seen: Observed) -> LastLayer:
-    """ValueError if the model has no linear layer."""
+    """ValueError if the model has no linear layer, or if nothing is known of the steps behind an update."""
+    if isinstance(seen, ModelUpdate) and seen.local is None:
+        raise ValueError("the benchmark does not tell the local training, without which an update has no scale")
     linears = [module for module in seen.model.modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise ValueError("the model has no linear layer to read labels from")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from leakboard.rng import seeded
 
 
 class ImagesAndLabels(nn.Module):
@@ -23,21 +26,21 @@ class ImagesAndLabels(nn.Module):
             raise ValueError(f"images of {shape[1]}x{shape[2]} pixels; the generator draws squares of 8, 16, 32, ...")
         width = side * 2 ** (blocks - 1)
         self.label = nn.Linear(noise, classes)
-        self.start = nn.Sequential(nn.ConvTranspose2d(noise, 2 * width, 4), nn.BatchNorm2d(2 * width), nn.GLU(1))
+        self.start = nn.Sequential(nn.ConvTranspose2d(noise, 2 * width, 4), nn.GLU(1))
         layers: list[nn.Module] = []
         for _ in range(blocks - 1):
             layers += _doubled(width, width // 2)
             width //= 2
-        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, channels, 3, padding=1, bias=False), nn.Sigmoid()]
-        self.blocks = nn.Sequential(*layers)
+        self.blocks = nn.Sequential(*layers, *_doubled(width, channels), nn.Sigmoid())
 
     def forward(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         return self.blocks(self.start(noise[:, :, None, None])), F.softmax(self.label(noise), 1)
 
 
-def images_and_labels(shape: tuple[int, int, int], classes: int, noise: int = 128) -> nn.Module:
-    """GRNN's generator, with PyTorch's default initialisation."""
-    return ImagesAndLabels(shape, classes, noise)
+def images_and_labels(shape: tuple[int, int, int], classes: int, noise: int, rng: torch.Generator) -> nn.Module:
+    """GRNN's generator, with PyTorch's default initialisation as `rng` draws it."""
+    with seeded("generator", int(torch.randint(2**31, (1,), generator=rng))):
+        return ImagesAndLabels(shape, classes, noise)
 
 
 def _doubled(before: int, after: int) -> list[nn.Module]:

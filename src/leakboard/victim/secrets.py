@@ -31,6 +31,7 @@ def secret(benchmark: Benchmark, trial: int) -> Secret:
     `equal_labels`, so many of the batch have that class and the others are of the classes after it.
     """
     source = benchmark.data
+    first = source.start + trial * benchmark.batch
     victims = dataset(source.name, source.split, source.size)
     if not victims.truth:
         raise DataError(
@@ -39,9 +40,10 @@ def secret(benchmark: Benchmark, trial: int) -> Secret:
     if benchmark.threat.sees == "released":
         of_class = victims.available[victims.labels.numpy() == trial % victims.classes]
         return Secret(*victims.take(of_class[: benchmark.batch]))
+    if source.public_split == source.split and source.public_count and first + benchmark.batch > source.public_start:
+        raise DataError(f"{benchmark.name}: the images of trial {trial} are public, from {source.public_start} on")
     if source.equal_labels is not None:
         return Secret(*victims.take(_with_equal_labels(victims, benchmark, source.equal_labels, trial)))
-    first = source.start + trial * benchmark.batch
     return Secret(*victims.take(range(first, first + benchmark.batch)))
 
 

@@ -70,7 +70,8 @@ def train(network: nn.Module, benchmark: Benchmark) -> None:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, total)
     network.train()
     for module in network.modules():  # what is held fixed keeps its running statistics too
-        if not any(parameter.requires_grad for parameter in module.parameters()):
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
     for _ in range(recipe.epochs):
         for chosen in torch.randperm(len(images), generator=rng).split(recipe.batch):
