@@ -215,7 +215,7 @@ def test_noise_of_a_failed_trial_is_drawn_from_seed_and_trial_alone(tmp_path):
 
 @pytest.mark.parametrize("equal", [1, 2, 3, 4])
 def test_equal_labels_are_as_many_as_asked_and_no_image_comes_twice(equal):
-    asked = config.benchmark(f"lenet_cifar10_gradient_b4_equal{equal}", "quick")
+    asked = config.benchmark(f"cnn3_cifar10_gradient_b4_equal{equal}", "quick")
     batches = [secret(asked, number) for number in range(4)]
     for number, batch in enumerate(batches):
         counts = batch.labels.bincount(minlength=10)
