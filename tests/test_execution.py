@@ -27,7 +27,7 @@ def problems(name: str, kind: torch.dtype, execution: str) -> list[Gradient]:
         seen = tiny_seen(name, kind)
         with seeded("another", name, number), torch.no_grad():
             for parameter in seen.model.parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))
+                parameter.mul_(1 + 0.05 * torch.randn_like(parameter))
         found.append(dataclasses.replace(seen, execution=execution))
     return found
 
