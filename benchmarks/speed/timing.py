@@ -120,7 +120,8 @@ class Workload:
         rows = torch.arange(number * size, (number + 1) * size) % len(self.pool.images)
         hidden = Secret(self.pool.images[rows], self.pool.labels[rows])
         model = network(self.benchmark, FIRST + number).to(self.device)
-        return leak(self.benchmark, hidden, model, self.pool, shape_and_classes(self.benchmark)[1])
+        clients = generator("clients", self.benchmark.seed, FIRST + number)
+        return leak(self.benchmark, hidden, model, self.pool, shape_and_classes(self.benchmark)[1], clients)
 
     def call(self, execution: Execution, budget: int, group: int | None = None) -> Span:
         """The attack on `group` victims, or as many as the execution stacks, with `budget` evaluations for each."""
