@@ -11,7 +11,8 @@ import pandas as pd
 import yaml
 
 from leakboard import config
-from leakboard.board import aggregate, records, verdict
+from leakboard.board import verdict
+from leakboard.record import aggregate, trial_lines
 
 RUN = "lenet_toy_gradient"
 PAPERS = {"toy": ("plain", "better"), "rival": ("only",), "controls": ("noise",)}
@@ -32,7 +33,7 @@ PUBLISHED = {
 def line(paper: str, variant: str, trial: int, mse: float, **more: object) -> dict[str, object]:
     """One trial line, under the present key of its variant."""
     question = config.benchmark(RUN, "quick")
-    key = records.present_keys(paper, question).get(variant, ("other", "0", "0", 0))
+    key = trial_lines.present_keys(paper, question).get(variant, ("other", "0", "0", 0))
     psnr = min(-10 * math.log10(mse), 100.0)
     return {
         "attack": paper, "variant": variant, "benchmark": RUN, "scale": "quick", "benchmark_version": 1,
@@ -43,7 +44,7 @@ def line(paper: str, variant: str, trial: int, mse: float, **more: object) -> di
         **{f"above{limit}": float(psnr > limit) for limit in (20, 30)},
         **{f"success_{limit}": float(mse < float(limit)) for limit in ("1e-2", "1e-3", "1e-4")},
         "seconds_to_20": 0.5 if psnr > 20 else math.inf, "evaluations_to_20": 50 if psnr > 20 else math.inf,
-        **dict(zip(records.KEY, key, strict=True)), **more,
+        **dict(zip(trial_lines.KEY, key, strict=True)), **more,
     }  # fmt: skip
 
 
@@ -55,8 +56,8 @@ def trials(paper: str, variant: str, n: int = 4, **more: object) -> list[dict[st
 
 def store(paper: str, lines: Sequence[dict[str, object]], top: Path | None = None) -> Path:
     """Write the lines as that paper's results, with the files derived from them."""
-    folder = records.results("quick", paper, RUN, top)
-    records.write(folder / "trials.csv", records.frame(lines))
+    folder = trial_lines.results("quick", paper, RUN, top)
+    trial_lines.write(folder / "trials.csv", trial_lines.frame(lines))
     aggregate.summarise(folder, paper, config.benchmark(RUN, "quick"))
     return folder
 
@@ -66,17 +67,18 @@ def checkout(
 ) -> None:
     """The content folders of a suite at `root`; results come from `store`."""
     common = {
-        "version": 1, "question": "How sharp? Is it | sharp?", "seed": 0, "data": {"name": "toy"}, "budget": 100,
-        "network": {"name": "lenet"}, "metrics": list(metrics), "threat": {"knows": list(knows)},
+        "version": 1, "seed": 0, "data": {"name": "toy"}, "budget": 100, "network": {"name": "lenet"},
+        "threat": {"knows": list(knows)},
     }  # fmt: skip
+    about = {"question": "How sharp? Is it | sharp?", "metrics": list(metrics)}
     (root / "benchmarks").mkdir(parents=True)
-    content = {"common": common, "quick": {"trials": 4}, "paper": {"trials": 4}}
+    content = {"about": about, "common": common, "quick": {"trials": 4}, "paper": {"trials": 4}}
     (root / "benchmarks" / f"{RUN}.yaml").write_text(yaml.safe_dump(content))
     for paper, variants in PAPERS.items():
         folder = root / "baselines" / paper
         folder.mkdir(parents=True)
         (folder / "attack.py").write_text(f'"""{paper}"""\n')
-        params = {"version": 1, "title": f"The {paper} paper", "runs": [RUN], "variants": {v: {} for v in variants}}
+        params = {"version": 1, "title": f"The {paper} paper", "on": {RUN: {}}, "variants": {v: {} for v in variants}}
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (root / "baselines/toy/published.yaml").write_text(yaml.safe_dump(PUBLISHED))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leakboard.board import aggregate, records
+from leakboard.record import aggregate, trial_lines
 
 
 def line(trial: int, mse: float, **more: object) -> dict[str, object]:
@@ -42,7 +42,7 @@ def test_median_interval_and_degenerate_ones() -> None:
 
 
 def test_failed_trials_count_and_skipped_ones_are_listed() -> None:
-    lines = records.frame(
+    lines = trial_lines.frame(
         [
             line(0, 0.0),
             line(1, 0.2, status="failed", reason="ValueError: x"),
@@ -58,12 +58,12 @@ def test_failed_trials_count_and_skipped_ones_are_listed() -> None:
 
 
 def test_a_wholly_skipped_variant_is_shown() -> None:
-    got = aggregate.aggregate(records.frame([line(0, math.nan, status="skipped", reason="r")]))
+    got = aggregate.aggregate(trial_lines.frame([line(0, math.nan, status="skipped", reason="r")]))
     assert got == {"plain": {"cpu": {"n": 0, "failures": 0, "failed_reasons": {}, "skipped": {"r": 1}}}}
 
 
 def test_a_metric_that_some_trials_lack_is_not_averaged() -> None:
-    got = aggregate.aggregate(records.frame([line(0, 0.1, lpips=0.5), line(1, 0.1)]))["plain"]["cpu"]
+    got = aggregate.aggregate(trial_lines.frame([line(0, 0.1, lpips=0.5), line(1, 0.1)]))["plain"]["cpu"]
     assert got["lpips"] == {"mean": None, "reason": "1 of 2 trials lack it"}
     assert "label_accuracy" not in got
 
@@ -71,15 +71,15 @@ def test_a_metric_that_some_trials_lack_is_not_averaged() -> None:
 def test_time_to_quality_is_censored_not_averaged() -> None:
     reached = [1.0, 2.0, math.inf]
     lines = [line(i, 0.1, seconds_to_20=value) for i, value in enumerate(reached)]
-    got = aggregate.aggregate(records.frame([*lines, line(3, 0.9, status="failed")]))["plain"]["cpu"]
+    got = aggregate.aggregate(trial_lines.frame([*lines, line(3, 0.9, status="failed")]))["plain"]["cpu"]
     assert got["seconds_to_20"] == {"median": 2.0, "share_reached": 0.5, "censored": 2}
-    never = aggregate.aggregate(records.frame([line(0, 0.1, seconds_to_20=math.inf)]))["plain"]["cpu"]
+    never = aggregate.aggregate(trial_lines.frame([line(0, 0.1, seconds_to_20=math.inf)]))["plain"]["cpu"]
     assert never["seconds_to_20"]["median"] is None and "evaluations_to_20" not in never
 
 
 def test_device_kinds_stand_apart_and_a_trial_counts_once() -> None:
     stacked = [line(i, 0.5, execution="stacked") for i in range(2)]
-    lines = records.frame([*(line(i, 0.1) for i in range(3)), *stacked, line(0, 0.3, device_kind="cuda")])
+    lines = trial_lines.frame([*(line(i, 0.1) for i in range(3)), *stacked, line(0, 0.3, device_kind="cuda")])
     got = aggregate.aggregate(lines)["plain"]
     assert got["cpu"]["n"] == 3 and got["cpu"]["mse"]["mean"] == pytest.approx(0.1)
     assert got["cuda"]["n"] == 1 and got["cuda"]["mse"] == {"mean": 0.3, "sd": 0.0, "low": 0.3, "high": 0.3}
@@ -88,7 +88,7 @@ def test_device_kinds_stand_apart_and_a_trial_counts_once() -> None:
 
 
 def test_timing() -> None:
-    lines = records.frame(
+    lines = trial_lines.frame(
         [
             line(0, 0.1, peak_bytes=7e10, device="one", threads=1),
             line(1, 0.1, status="timeout", device="two", threads=1),
@@ -110,4 +110,4 @@ def test_json_is_stable_and_strict(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         aggregate.write_json(path, {"a": math.inf})
     assert json.loads(path.read_text())["b"] == 1 and list(tmp_path.iterdir()) == [path]
-    assert aggregate.aggregate(records.frame()) == {} and aggregate.timing(records.frame()) == {}
+    assert aggregate.aggregate(trial_lines.frame()) == {} and aggregate.timing(trial_lines.frame()) == {}

@@ -17,8 +17,9 @@ import yaml
 
 import leakboard
 from leakboard import config
-from leakboard.board import aggregate, check, locks, records, verdict
-from leakboard.yaml12 import Yaml12
+from leakboard.board import check, verdict
+from leakboard.config.yaml12 import Yaml12
+from leakboard.record import aggregate, locks, trial_lines
 
 BENCHMARK = {
     "common": {
@@ -40,7 +41,7 @@ leaderboard_findings = check._leaderboard_findings  # before the fixture below s
 TRIALS = "results/quick/papers/toy/b/trials.csv"
 
 
-def line(trial: int, mse_each: list[float], key: records.Key) -> dict[str, object]:
+def line(trial: int, mse_each: list[float], key: trial_lines.Key) -> dict[str, object]:
     psnr_each = [min(-10 * math.log10(mse), 100.0) for mse in mse_each]
 
     def share(values: list[bool]) -> float:
@@ -53,7 +54,7 @@ def line(trial: int, mse_each: list[float], key: records.Key) -> dict[str, objec
         "psnr": sum(psnr_each) / len(psnr_each), "exact": 0.0, "mse_each": mse_each, "psnr_each": psnr_each,
         **{f"above{limit}": share([psnr > limit for psnr in psnr_each]) for limit in (20, 30)},
         **{f"success_{limit}": share([mse < float(limit) for mse in mse_each]) for limit in ("1e-2", "1e-3", "1e-4")},
-        **dict(zip(records.KEY, key, strict=True)),
+        **dict(zip(trial_lines.KEY, key, strict=True)),
     }  # fmt: skip
 
 
@@ -68,9 +69,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "src/leakboard/__init__.py").write_text(f'"""x"""\nENGINE = {leakboard.ENGINE}\n')
     monkeypatch.chdir(tmp_path)
     benchmark = config.benchmark("b", "quick")
-    key = records.present_keys("toy", benchmark)["plain"]
+    key = trial_lines.present_keys("toy", benchmark)["plain"]
     mse = [[0.005, 0.0002], [0.05, 1e-7], [0.0015, 0.00001]]
-    records.write(tmp_path / TRIALS, records.frame(line(i, each, key) for i, each in enumerate(mse)))
+    trial_lines.write(tmp_path / TRIALS, trial_lines.frame(line(i, each, key) for i, each in enumerate(mse)))
     aggregate.summarise((tmp_path / TRIALS).parent, "toy", benchmark)
     verdict.write_verdicts("quick")
     _write_lock(tmp_path)
@@ -126,16 +127,16 @@ def test_an_honest_checkout_has_no_findings(checkout: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_number_in_a_line_is_caught_by_its_neighbours(checkout: Path, column: str, value: object) -> None:
-    lines = records.read(checkout / TRIALS)
+    lines = trial_lines.read(checkout / TRIALS)
     lines.loc[0, column] = value
     faults = list(check._line_faults(lines, "b", "quick"))
     assert any("trial 0" in what for what, _, _ in faults)
 
 
 def test_a_changed_line_is_named_in_every_file_behind_it(checkout: Path) -> None:
-    lines = records.read(checkout / TRIALS)
+    lines = trial_lines.read(checkout / TRIALS)
     lines.loc[0, ["mse", "mse_each"]] = [0.002, "0.002 0.002"]
-    records.write(checkout / TRIALS, lines)
+    trial_lines.write(checkout / TRIALS, lines)
     got = files_and_whats(checkout)
     assert (TRIALS, "psnr of plain trial 0 (cpu, loop)") in got
     assert (TRIALS, "md5 in baselines/toy/dvc.lock") in got
@@ -143,8 +144,8 @@ def test_a_changed_line_is_named_in_every_file_behind_it(checkout: Path) -> None
 
 
 def test_a_line_twice_a_foreign_line_and_other_victims(checkout: Path) -> None:
-    lines = records.read(checkout / TRIALS)
-    doubled = records.frame([*lines.to_dict("records"), lines.iloc[0].to_dict()])
+    lines = trial_lines.read(checkout / TRIALS)
+    doubled = trial_lines.frame([*lines.to_dict("records"), lines.iloc[0].to_dict()])
     doubled.loc[1, ["benchmark", "scale"]] = ["c", "paper"]
     doubled.loc[3, "victim_sha"] = "other"
     whats = [what for what, _, _ in check._line_faults(doubled, "b", "quick")]

@@ -12,8 +12,8 @@ from pathlib import Path
 import cluster_toys as toys
 import pytest
 
-from leakboard import cluster, workers
-from leakboard.cluster import ClusterError
+from leakboard.run import cluster, workers
+from leakboard.run.cluster import ClusterError
 
 ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 SOON = 30  # seconds within which a test's cluster answers and starts something
@@ -151,8 +151,8 @@ def test_a_share_of_a_gpu_that_makes_no_sense_is_named(text, monkeypatch):
 def test_trials_on_ray_started_here_are_the_same_to_the_bit(tmp_path, monkeypatch):
     from toys import QUALITY, checkout
 
-    from leakboard.board import records
-    from leakboard.stage import reproduce, stages
+    from leakboard.record import trial_lines
+    from leakboard.run.stage import reproduce, stages
 
     body = "return Reconstruction(torch.rand(seen.shape, generator=rng))"
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -161,6 +161,6 @@ def test_trials_on_ray_started_here_are_the_same_to_the_bit(tmp_path, monkeypatc
     for where in (0, "ray"):
         results = tmp_path / str(where)
         assert reproduce(stages("quick", "toy", None, results), trials=range(2), workers=where) == 2
-        stores.append(records.read(results / "quick" / "papers" / "toy" / "toy_gradient" / "trials.csv"))
+        stores.append(trial_lines.read(results / "quick" / "papers" / "toy" / "toy_gradient" / "trials.csv"))
     assert stores[0]["trial"].tolist() == [0, 1] and stores[0]["status"].tolist() == ["ok", "ok"]
     assert stores[0][QUALITY].equals(stores[1][QUALITY])

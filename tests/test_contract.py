@@ -16,9 +16,9 @@ from toys import ROOT
 import leakboard
 from leakboard import config
 from leakboard.attack import contract
-from leakboard.run import Job, Outcome, attempt
+from leakboard.config.yaml12 import Yaml12
+from leakboard.run.trial import Job, Outcome, attempt
 from leakboard.threat import Seen
-from leakboard.yaml12 import Yaml12
 
 PAPERS = sorted(path.name for path in (ROOT / "baselines").iterdir() if path.is_dir() and path.name != "__pycache__")
 QUESTIONS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml") if path.name != "dvc.yaml")

@@ -8,10 +8,10 @@ import pytest
 from toys import GRAY, ROOT, checkout, question, toy
 
 from leakboard import config
-from leakboard.board import records
-from leakboard.execution import LOOP, Execution
-from leakboard.run import Job, attempt_group
-from leakboard.stage import reproduce, stages
+from leakboard.record import trial_lines
+from leakboard.run.execution import LOOP, Execution
+from leakboard.run.stage import reproduce, stages
+from leakboard.run.trial import Job, attempt_group
 
 STACKED = Execution("stacked", 4)
 MANY = """
@@ -107,7 +107,7 @@ def run_into(results, trials=None) -> int:
 
 
 def store(results):
-    return records.read(results / "quick" / "papers" / "toy" / "toy_gradient" / "trials.csv")
+    return trial_lines.read(results / "quick" / "papers" / "toy" / "toy_gradient" / "trials.csv")
 
 
 def test_a_stage_runs_whole_groups_and_keeps_what_was_asked_for(suite, tmp_path):
@@ -125,7 +125,7 @@ def test_a_line_of_the_loop_answers_for_every_execution(suite, tmp_path):
     run_into(tmp_path / "out", range(1, 2))
     lines = store(tmp_path / "out")
     path = tmp_path / "out" / "quick" / "papers" / "toy" / "toy_gradient" / "trials.csv"
-    records.write(path, lines.assign(execution="loop"))
+    trial_lines.write(path, lines.assign(execution="loop"))
     assert run_into(tmp_path / "out", range(2)) == 1
-    records.write(path, lines.assign(execution="compiled"))
+    trial_lines.write(path, lines.assign(execution="compiled"))
     assert run_into(tmp_path / "out", range(2)) == 2

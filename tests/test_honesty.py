@@ -11,12 +11,13 @@ import pytest
 import torch
 from toys import GRAY, ROOT, observed, question, toy, trial
 
-from leakboard import config, run
+from leakboard import config
 from leakboard.data import DataError, dataset
+from leakboard.recipes.classifier import load_trained
 from leakboard.rng import generator
+from leakboard.run import trial as protocol
 from leakboard.score import mse
 from leakboard.victim.secrets import public, secret
-from leakboard.victim.training import load_trained
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml") if path.name != "dvc.yaml")
 RUN = {run for paper in config.paper_names() for run in config.params(paper).runs}  # others are for users' data
@@ -72,7 +73,7 @@ def holds(tensors: list[torch.Tensor], image: torch.Tensor) -> bool:
 def given_to_attack(sees: str, monkeypatch, tmp_path, **threat):
     """(the secret, everything that `attempt` hands to an attack on such a question)."""
     caught: dict[str, object] = {}
-    true_secret, true_reconstruct = run.secret, run.reconstruct
+    true_secret, true_reconstruct = protocol.secret, protocol.reconstruct
 
     def kept_secret(*args):
         caught["secret"] = true_secret(*args)
@@ -82,8 +83,8 @@ def given_to_attack(sees: str, monkeypatch, tmp_path, **threat):
         caught["given"] = (attack, seen[0], rngs[0])
         return true_reconstruct(attack, seen, rngs, *rest)
 
-    monkeypatch.setattr(run, "secret", kept_secret)
-    monkeypatch.setattr(run, "reconstruct", kept_reconstruct)
+    monkeypatch.setattr(protocol, "secret", kept_secret)
+    monkeypatch.setattr(protocol, "reconstruct", kept_reconstruct)
     federated = {"clients": 3, "rounds": 2, "learning_rate": 0.05}
     asked = question(sees, {"knows": ("labels", "local_training"), **threat}, batch=2, federation=federated)
     assert trial(toy(tmp_path, GRAY, KINDS[sees]), asked).line["status"] == "ok"

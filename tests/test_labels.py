@@ -12,9 +12,9 @@ from toys import ROOT
 from leakboard.attack import contract, labels
 from leakboard.config import Federation
 from leakboard.data import dataset
+from leakboard.federation import rounds as federation
 from leakboard.rng import seeded
 from leakboard.threat import Gradient, ModelUpdate, Public
-from leakboard.victim import federation
 from leakboard.victim.secrets import Secret
 
 ATTACK = contract.load(ROOT / "baselines" / "labels" / "attack.py")

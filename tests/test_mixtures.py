@@ -16,7 +16,7 @@ from leakboard.attack.imprint import gradient_of
 from leakboard.models import build
 from leakboard.models.generator import images_and_labels
 from leakboard.rng import generator, seeded
-from leakboard.score.metrics import oracle_cosine
+from leakboard.score.similarity import oracle_cosine
 from leakboard.threat import Gradient, LocalTraining, ModelUpdate
 
 CPA, DLF, GRNN = (ROOT / "baselines" / paper / "attack.py" for paper in ("cpa", "dlf", "grnn"))

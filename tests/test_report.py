@@ -11,7 +11,8 @@ import fake_results as fake
 import numpy as np
 import pytest
 
-from leakboard.board import figures, records, report
+from leakboard.board import figures, report
+from leakboard.record import trial_lines
 
 VOID = {"meta", "img", "br", "hr", "link"}
 
@@ -47,7 +48,7 @@ def fill(top: Path | None = None) -> None:
     fake.everything(top)
     true = np.random.default_rng(0).random((4, 1, 8, 8))
     for paper, variants in fake.PAPERS.items():
-        folder = records.results("quick", paper, fake.RUN, top)
+        folder = trial_lines.results("quick", paper, fake.RUN, top)
         fake.curve([*variants, "gone"]).to_csv(folder / "curve.csv", index=False)
         figures.grid(folder / "grid.png", true, dict.fromkeys(variants, true))
 

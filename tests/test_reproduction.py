@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-from leakboard.board.aggregate import RATES
 from leakboard.config import root
+from leakboard.record.aggregate import RATES
 
 EXACT = 1e-3
 CLOSED_FORM = (("idlg", "label_accuracy"), ("ig", "label_accuracy"))

@@ -10,11 +10,13 @@ import fake_results as fake
 import pandas as pd
 import pytest
 
-from leakboard import config, execution
+from leakboard import config
 from leakboard.attack import contract
-from leakboard.board import cost_figures, records, report, speed, tables
+from leakboard.board import cost_figures, report, tables
 from leakboard.config import SCALES, Scale
-from leakboard.execution import LOOP, Execution, SpeedError
+from leakboard.record import speed, trial_lines
+from leakboard.run import execution
+from leakboard.run.execution import LOOP, Execution, SpeedError
 
 BASE = speed.Measured(
     benchmark="b", attack="a", device="cpu", execution="loop", stacked=1, seconds_per_step=0.01,
@@ -83,7 +85,7 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     assert (tmp_path / "speed.csv").read_text() == text
     assert speed.read(tmp_path / "none.csv") == []
     (tmp_path / "speed.csv").write_text(text.replace(",true,", ",yes,"))
-    with pytest.raises(records.RecordError, match=r"speed\.csv:3"):
+    with pytest.raises(trial_lines.RecordError, match=r"speed\.csv:3"):
         speed.read(tmp_path / "speed.csv")
 
 

@@ -14,8 +14,8 @@ import pytest
 from toys import GRAY, QUALITY, ROOT, checkout
 
 from leakboard import config
-from leakboard.board import records
-from leakboard.stage import Stage, reproduce, stages
+from leakboard.record import trial_lines
+from leakboard.run.stage import Stage, reproduce, stages
 
 DLG = "lenet_mnist_gradient"
 NOISE = "return Reconstruction(torch.rand(seen.shape, generator=rng))"
@@ -57,7 +57,7 @@ def _alive(group: int) -> bool:
 
 
 def store(results: Path, paper: str = "toy", name: str = "toy_gradient") -> pd.DataFrame:
-    return records.read(results / "quick" / "papers" / paper / name / "trials.csv")
+    return trial_lines.read(results / "quick" / "papers" / paper / name / "trials.csv")
 
 
 def wait_for(results: Path, lines: int, process: subprocess.Popen, **where: str) -> pd.DataFrame:
@@ -139,7 +139,7 @@ if seen.public.images.sum() and round(float(seen.gradient[-1].abs().sum()), 4) =
 
 @pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
 def test_a_dying_worker_costs_at_most_its_own_trial(always, tmp_path, monkeypatch):
-    from leakboard.run import secret
+    from leakboard.run.trial import secret
     from leakboard.victim.leak import gradient
     from leakboard.victim.network import network
 
@@ -169,7 +169,7 @@ def test_parts_of_a_stage_add_up_to_the_whole(suite, tmp_path):
     apart = [tmp_path / "one", tmp_path / "two"]
     for results, part in zip(apart, (range(0, 2), range(2, 4)), strict=True):
         reproduce(toy_stages(results), trials=part, workers=0)
-    same_quality(records.merge(store(apart[1]), store(apart[0])), store(tmp_path / "whole"))
+    same_quality(trial_lines.merge(store(apart[1]), store(apart[0])), store(tmp_path / "whole"))
 
 
 def test_fresh_ignores_what_is_there(suite, tmp_path):
@@ -207,7 +207,7 @@ def test_any_change_that_moves_numbers_makes_lines_stale(change, suite, tmp_path
         question.write_text(question.read_text().replace("budget: 20", "budget: 21"))
         config._benchmark.cache_clear()
     else:
-        for module in ("leakboard.ENGINE", "leakboard.run.ENGINE"):
+        for module in ("leakboard.ENGINE", "leakboard.run.trial.ENGINE"):
             monkeypatch.setattr(module, 10**6)
     assert reproduce(toy_stages(tmp_path), workers=0, trials=range(2)) == 2
     assert len(store(tmp_path)) == 2, "the new line takes the place of the stale one"

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from leakboard import config
-from leakboard.board import check, records, replication, tables, verdict
+from leakboard.board import check, replication, tables, verdict
+from leakboard.record import trial_lines
 
 
 @pytest.fixture
@@ -105,13 +106,13 @@ def test_less_is_better_for_errors_and_costs(tmp_path: Path, monkeypatch: pytest
 
 
 def test_an_extra_attack_stands_at_its_rank(suite: Path) -> None:
-    lines = records.frame(fake.trials("toy", "default", attack="mine", mse=0.001, psnr=30.0))
+    lines = trial_lines.frame(fake.trials("toy", "default", attack="mine", mse=0.001, psnr=30.0))
     board = tables.board_around(fake.RUN, "quick", lines)
     assert ranks(board) == [("1", "better"), ("2", "default"), ("3", "only"), ("4", "plain"), ("-", "noise")]
     question = config.benchmark(fake.RUN, "quick")
     pd.testing.assert_frame_equal(board, tables.board_around(fake.RUN, "quick", tables.rows("mine", question, lines)))
     again = tables.board_around(
-        fake.RUN, "quick", tables.rows("toy", question, records.frame(fake.trials("toy", "better")))
+        fake.RUN, "quick", tables.rows("toy", question, trial_lines.frame(fake.trials("toy", "better")))
     )
     assert len(again) == 4
 

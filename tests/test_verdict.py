@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from leakboard import config
-from leakboard.board import records, verdict
+from leakboard.board import verdict
 from leakboard.board.verdict import Estimate
+from leakboard.record import trial_lines
 
 
 def number(**more: object) -> config.PublishedNumber:
@@ -123,18 +124,18 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "baselines" / "toy" / "attack.py").write_text("")
     (tmp_path / "baselines" / "toy" / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     monkeypatch.chdir(tmp_path)
-    keys = records.present_keys("toy", config.benchmark("b", "quick"))
+    keys = trial_lines.present_keys("toy", config.benchmark("b", "quick"))
     lines = [
         {
             "variant": variant, "trial": trial, "status": "ok", "device_kind": "cpu", "execution": "loop",
             "psnr": psnr + trial, "above20": float(psnr + trial > 20), "benchmark_version": 1, "attack_version": 1,
-            "seed": 0, **dict(zip(records.KEY, keys[variant], strict=True)),
+            "seed": 0, **dict(zip(trial_lines.KEY, keys[variant], strict=True)),
         }
         for variant, psnr in (("plain", 20.0), ("other", 18.0))
         for trial in range(4)
     ]  # fmt: skip
     stale = {**lines[0], "trial": 9, "psnr": 99.0, "engine": -1}
-    records.write(records.results("quick", "toy", "b") / "trials.csv", records.frame([*lines, stale]))
+    trial_lines.write(trial_lines.results("quick", "toy", "b") / "trials.csv", trial_lines.frame([*lines, stale]))
     return tmp_path
 
 

@@ -10,13 +10,13 @@ from torch import nn
 from toys import GRAY, NOTHING, ROOT, observed, question, toy, trial
 
 from leakboard.config import Benchmark, Federation
+from leakboard.federation import rounds as federation
+from leakboard.recipes.classifier import state_sha
 from leakboard.rng import generator
 from leakboard.threat import ThreatModel
-from leakboard.victim import federation
 from leakboard.victim.leak import gradient
 from leakboard.victim.network import network
 from leakboard.victim.secrets import Secret
-from leakboard.victim.training import state_sha
 
 KINDS = ["gradient", "update", "sequence", "participation", "released"]
 NAMES = ["Gradient", "ModelUpdate", "ModelSequence", "Participation", "ReleasedModel"]

@@ -9,22 +9,24 @@ from typing import Any
 import yaml
 from torch import nn
 
-from leakboard import machine
 from leakboard.config import Benchmark
 from leakboard.rng import generator
-from leakboard.run import Job, Outcome, attempt
+from leakboard.run import machine
+from leakboard.run.trial import Job, Outcome, attempt
 from leakboard.threat import Seen
 from leakboard.victim.leak import leak
 from leakboard.victim.network import network
 from leakboard.victim.secrets import Secret, public, secret, shape_and_classes
 
+KNOWS = ("batch_size", "public_data")  # what every question here grants
 ROOT = Path(__file__).resolve().parents[1]
 QUALITY = ["mse", "psnr", "label_accuracy", "exact", "success_1e-3", "mse_each", "psnr_each"]
 QUESTION: dict[str, Any] = {
     "version": 1,
     "question": "Does the toy work?",
     "seed": 7,
-    "data": {"name": "digits", "public_count": 8},
+    "data": {"name": "digits"},
+    "public": {"count": 8},
     "network": {"name": "lenet_sigmoid"},
     "trials": 2,
     "budget": 20,
@@ -56,9 +58,10 @@ machine.settle()
 
 
 def question(sees: str = "gradient", threat: dict[str, Any] | None = None, **more: Any) -> Benchmark:
-    """A question on digits; `threat` and `more` say what differs from `QUESTION`."""
-    parts = {"name": "toy", "scale": "quick", **QUESTION, "threat": {"sees": sees, **(threat or {})}}
-    return Benchmark.model_validate({**parts, **more})
+    """A question on digits; `threat` and `more` say what differs from `QUESTION`, and what is known on top of `KNOWS`."""
+    threat = threat or {}
+    stated = {"sees": sees, **threat, "knows": (*KNOWS, *threat.get("knows", ()))}
+    return Benchmark.model_validate({"name": "toy", "scale": "quick", **QUESTION, "threat": stated, **more})
 
 
 def toy(folder: Path, body: str, kind: str = "Gradient", methods: str = "", name: str = "toy") -> Path:
@@ -87,10 +90,11 @@ def checkout(
     """A suite of one question and one paper, `toy`, to run stages in."""
     (folder / "benchmarks").mkdir(parents=True)
     (folder / "baselines" / "toy").mkdir(parents=True)
-    scales = {"common": QUESTION, "quick": {"trials": trials}, "paper": {"trials": trials}}
+    about = {name: QUESTION[name] for name in ("question",)}
+    common = {key: value for key, value in QUESTION.items() if key not in about} | {"threat": {"knows": list(KNOWS)}}
+    scales = {"about": about, "common": common, "quick": {"trials": trials}, "paper": {"trials": trials}}
     (folder / "benchmarks" / "toy_gradient.yaml").write_text(yaml.safe_dump(scales))
-    variants = {"only": {"settings": settings or {}}}
-    content = {"version": 1, "title": "Toy", "variants": variants, "runs": ["toy_gradient"]}
+    content = {"version": 1, "title": "Toy", "variants": {"only": settings or {}}, "on": {"toy_gradient": {}}}
     (folder / "baselines" / "toy" / "params.yaml").write_text(yaml.safe_dump(content))
     toy(folder / "baselines" / "toy", body, methods=methods, name="attack")
     return folder

@@ -10,9 +10,10 @@ import pytest
 import torch
 from timing import places
 
-from leakboard import config, machine
-from leakboard.board import speed
-from leakboard.execution import GROUPS, LOOP, Execution
+from leakboard import config
+from leakboard.record import speed
+from leakboard.run import machine
+from leakboard.run.execution import GROUPS, LOOP, Execution
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,9 +9,9 @@ from statistics import median
 
 from timing import floor, observation, timed
 
-from leakboard import machine
 from leakboard.attack.clock import peak_bytes, reset_peak
 from leakboard.attack.matching import Matching, cosine_distance
+from leakboard.run import machine
 
 LEAST, SECONDS = 3, 0.5  # evaluations of a point: so many, more while half a second lasts
 MOST = 50

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from growth import LONGEST, Point, measure
 
-from leakboard import machine
 from leakboard.board.cost_figures import growth
-from leakboard.board.records import write_text
+from leakboard.record.trial_lines import write_text
+from leakboard.run import machine
 
 ORDER = ["axis", "network", "width", "execution", "side", "batch"]
 ALONG = ("lenet_sigmoid", "cnn", "resnet20")  # along image side and batch

@@ -15,10 +15,10 @@ import torch
 from timing import observation, timed
 from torch import Tensor
 
-from leakboard import machine
 from leakboard.attack.matching import Matching, cosine_distance
 from leakboard.attack.priors import total_variation_slope
-from leakboard.board.records import write_text
+from leakboard.record.trial_lines import write_text
+from leakboard.run import machine
 from leakboard.threat import Gradient
 
 TV = 1e-4

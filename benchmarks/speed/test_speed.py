@@ -9,11 +9,12 @@ import pytest
 import torch
 from timing import Span, Workload
 
-from leakboard import config, machine
+from leakboard import config
 from leakboard.attack.clock import peak_bytes, reset_peak
 from leakboard.attack.stack import COMPILED
-from leakboard.board.speed import Measured
-from leakboard.execution import LOOP, Execution
+from leakboard.record.speed import Measured
+from leakboard.run import machine
+from leakboard.run.execution import LOOP, Execution
 
 ROUNDS, FEW, LONG = 5, 3, 3.0  # rounds; fewer where a call takes longer than so many seconds
 COMPILING = 20.0  # seconds: no compiler is faster, so a stage that the loop does in less needs none

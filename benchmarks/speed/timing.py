@@ -17,14 +17,15 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from leakboard import config, run
+from leakboard import config
 from leakboard.attack import contract
 from leakboard.attack.clock import Clock
 from leakboard.attack.step import bare
 from leakboard.config import Benchmark, Scale
-from leakboard.execution import GROUPS, LOOP, Execution
 from leakboard.models import build
 from leakboard.rng import generator, seeded
+from leakboard.run import trial
+from leakboard.run.execution import GROUPS, LOOP, Execution
 from leakboard.threat import Gradient, Public, Seen
 from leakboard.victim.leak import gradient, leak
 from leakboard.victim.network import network
@@ -102,9 +103,9 @@ class Workload:
 
     def __init__(self, benchmark: Benchmark, paper: str, device: torch.device) -> None:
         self.benchmark, self.paper, self.device = benchmark, paper, device
-        variant = next(iter(config.params(paper).variants_on(benchmark.name).values()))
+        settings = next(iter(config.params(paper).variants_on(benchmark).values()))
         source = contract.load(config.root() / "baselines" / paper / "attack.py")
-        self.attack = contract.configure(source, variant.settings_for(benchmark.name))
+        self.attack = contract.configure(source, settings)
         pool = public(benchmark)
         if pool is None:
             raise ValueError(f"{benchmark.name} has no public images to take the place of victims")
@@ -112,7 +113,7 @@ class Workload:
         contract.prepare(self.attack, self.pool, generator("prepare", benchmark.seed))
         self.cold: dict[Execution, float] = {}
         self.seen: list[Seen] = []
-        self.meters: list[run.Meter] = []
+        self.meters: list[trial.Meter] = []
 
     def victim(self, number: int) -> Seen:
         """A public image behind a network of its own."""
@@ -128,7 +129,7 @@ class Workload:
         group = group or execution.group
         while len(self.seen) < group:
             self.seen.append(self.victim(len(self.seen)))
-            self.meters.append(run.Meter(self.seen[-1], Clock(self.device), 1.0))
+            self.meters.append(trial.Meter(self.seen[-1], Clock(self.device), 1.0))
             self.seen[-1].observer = None  # snapshots are no part of the attack
         seen, meters = self.seen[:group], self.meters[:group]
         for one, meter in zip(seen, meters, strict=True):

@@ -103,13 +103,11 @@ def run(
 ) -> None:
     """Run an attack on a benchmark and show its row between its rivals. Nothing is registered or committed."""
     with plainly():
-        from leakboard import trial_run
+        from leakboard.run import tryout
 
         asked = config.benchmark(benchmark, scale_of(scale))
         with progress() as report:
-            board, pictures = trial_run.board_with(
-                attack, asked, trials_of(trials), device, workers_of(workers), report
-            )
+            board, pictures = tryout.board_with(attack, asked, trials_of(trials), device, workers_of(workers), report)
         print_frame(board, title=f"{benchmark} ({scale})")
         screen.print(f"pictures: {pictures}", soft_wrap=True)
 
@@ -127,7 +125,7 @@ def reproduce(
 ) -> None:
     """Run what the stores lack; without arguments everything, with verdicts, boards and the report page at the end."""
     with plainly():
-        from leakboard import stage
+        from leakboard.run import stage
 
         chosen, results = scale_of(scale), (out.resolve() if out else config.root() / "results")
         if paper == "victims":

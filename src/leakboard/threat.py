@@ -9,17 +9,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:  # boards read the words of this file, and need no torch for it
+    import torch
+    from torch import Tensor, nn
 
 Attacker = Literal["server", "client", "outsider"]
 Conduct = Literal["honest", "malicious"]
 
-KNOWLEDGE = frozenset(
-    {"labels", "batch_size", "local_training", "batch_norm", "public_data", "prior", "learning_rate", "clients"}
-)
+# What an attacker may know beyond what is seen, and how a board says it. Each word changes what `Seen` holds.
+KNOWLEDGE = {
+    "batch_norm": "the batch-norm statistics",
+    "batch_size": "the batch size",
+    "clients": "the number of clients",
+    "labels": "the labels",
+    "local_training": "how the client trains",
+    "prior": "a prior of images",
+    "public_data": "public images",
+}
 
 
 class BudgetSpent(RuntimeError):
@@ -28,17 +36,12 @@ class BudgetSpent(RuntimeError):
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """Who attacks and what they have. `knows` is a subset of `KNOWLEDGE`; one board per value."""
+    """Who attacks and what they have. `knows`: words of `KNOWLEDGE`; one board per value."""
 
     attacker: Attacker
     conduct: Conduct
     sees: type[Seen]
     knows: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        unknown = self.knows - KNOWLEDGE
-        if unknown:
-            raise ValueError(f"unknown knowledge {sorted(unknown)}; known: {sorted(KNOWLEDGE)}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,13 @@ class Seen:
     shape: (B, C, H, W) of the secret batch. labels: (B,) when the threat model gives them, sorted.
     budget: gradient evaluations that the benchmark allows; every pass through `model` counts as one.
     execution: how gradient matching computes: loop, stacked, compiled or cuda_graph (`attack/matching.py`).
+    prior: what the attack asked to have trained on public images, such as a generator; None where it asked for nothing.
+    lies_on: the device of the observation, where no model tells it.
+    key, phrase: how benchmarks name this kind of observation, and how a board says it.
     """
+
+    key: ClassVar[str] = ""
+    phrase: ClassVar[str] = ""
 
     model: nn.Module
     loss: nn.Module
@@ -87,17 +96,21 @@ class Seen:
     classes: int
     labels: Tensor | None = None
     public: Public | None = None
+    prior: nn.Module | None = None
     budget: int | None = None
     execution: str = "loop"
+    lies_on: torch.device | None = None
     observer: Callable[[int, Tensor, Tensor | float], None] | None = field(default=None, repr=False)
     meter: Callable[[], None] | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
         """Where the observation lies; an attack computes there."""
+        import torch
+
         for tensor in (*self.model.parameters(), *self.model.buffers()):
             return tensor.device
-        return torch.device("cpu")
+        return self.lies_on or torch.device("cpu")
 
     def spend(self) -> None:
         """Count one gradient evaluation that is not made through `model`; BudgetSpent when it was one too many."""
@@ -129,12 +142,18 @@ def snapshots(seen: Sequence[Seen], step: int, images: Tensor, losses: Tensor, w
 class Gradient(Seen):
     """FedSGD: one gradient tensor per parameter of `model`, in the order of `model.parameters()`."""
 
+    key: ClassVar[str] = "gradient"
+    phrase: ClassVar[str] = "the gradient of one batch"
+
     gradient: tuple[Tensor, ...]
 
 
 @dataclass(kw_only=True)
 class ModelUpdate(Seen):
     """FedAvg: what several local steps changed, after minus before, one tensor per parameter of `model` (before)."""
+
+    key: ClassVar[str] = "update"
+    phrase: ClassVar[str] = "one client's model update after local training"
 
     update: tuple[Tensor, ...]
     local: LocalTraining | None = None
@@ -152,6 +171,9 @@ class ModelUpdate(Seen):
 @dataclass(kw_only=True)
 class ModelSequence(Seen):
     """A client's view: consecutive global models as state dicts, and its own update in each round between them."""
+
+    key: ClassVar[str] = "sequence"
+    phrase: ClassVar[str] = "consecutive global models"
 
     models: Sequence[dict[str, Tensor]]
     own_update: Sequence[tuple[Tensor, ...]]
@@ -181,6 +203,9 @@ class Turn:
 class Participation(Seen):
     """A live client: iterate to take part, one `Turn` per round. A turn left unanswered submits the model unchanged."""
 
+    key: ClassVar[str] = "participation"
+    phrase: ClassVar[str] = "the training rounds that it takes part in"
+
     turns: Callable[[], Iterator[Turn]] = field(repr=False)
     target: int | None = None
 
@@ -194,6 +219,9 @@ class ReleasedModel(Seen):
 
     query: (N, C, H, W) -> confidences (N, classes). target: the class to reconstruct. auxiliary: what else is known.
     """
+
+    key: ClassVar[str] = "released"
+    phrase: ClassVar[str] = "a released model"
 
     query: Callable[[Tensor], Tensor] = field(repr=False)
     access: Literal["white", "black"] = "black"
@@ -215,6 +243,8 @@ class Reconstruction:
 
     def checked(self, shape: tuple[int, int, int, int]) -> Reconstruction:
         """Clamped to [0, 1] on the CPU; ValueError names what does not fit `shape` = (B, C, H, W)."""
+        import torch
+
         batch, *image = shape
         if self.images.ndim != 4 or list(self.images.shape[1:]) != image or len(self.images) > batch:
             raise ValueError(f"images have shape {tuple(self.images.shape)}, expected (M <= {batch}, {image})")
@@ -227,9 +257,5 @@ class Reconstruction:
 
 
 KINDS: dict[str, type[Seen]] = {
-    "gradient": Gradient,
-    "update": ModelUpdate,
-    "sequence": ModelSequence,
-    "participation": Participation,
-    "released": ReleasedModel,
+    kind.key: kind for kind in (Gradient, ModelUpdate, ModelSequence, Participation, ReleasedModel)
 }

@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from leakboard.board import locks, records, verdict
-from leakboard.board.aggregate import RATES, aggregate, timing
+from leakboard.board import verdict
 from leakboard.config import SCALES, ConfigError, Scale, benchmark, paper_names, params
+from leakboard.record import locks, trial_lines
+from leakboard.record.aggregate import RATES, aggregate, timing
 
 RELATIVE = 1.1e-5  # one unit in the sixth significant digit, the last that the files hold
 SHOWN = 5  # differences named per file; the rest are counted
@@ -74,7 +75,7 @@ def _guarded(place: Path, findings: Callable[[], Iterator[Finding]]) -> list[Fin
     """The findings, or that they could not be had: a damaged file is a finding, not a crash."""
     try:
         return list(findings())
-    except (records.RecordError, ConfigError, OSError, yaml.YAMLError, json.JSONDecodeError) as error:
+    except (trial_lines.RecordError, ConfigError, OSError, yaml.YAMLError, json.JSONDecodeError) as error:
         return [Finding(place.as_posix(), "is readable", str(error), "a whole file")]
 
 
@@ -88,9 +89,9 @@ def _run_findings(place: Path, scale: Scale, paper: str) -> Iterator[Finding]:
     if place.name not in params(paper).runs:
         yield Finding(place.as_posix(), "is in runs", place.name, ", ".join(params(paper).runs), "warning")
         return
-    lines = records.read(trials)
+    lines = trial_lines.read(trials)
     yield from _limited(trials, _line_faults(lines, place.name, scale))
-    present = records.current(lines, records.present_keys(paper, benchmark(place.name, scale)))
+    present = trial_lines.current(lines, trial_lines.present_keys(paper, benchmark(place.name, scale)))
     if not present.all():
         yield Finding(trials.as_posix(), "lines are current", f"{int((~present).sum())} stale", "0", "warning")
     for name, derive in (("metrics.json", aggregate), ("timing.json", timing)):
@@ -163,7 +164,7 @@ def _verdict_findings(scale: Scale) -> Iterator[Finding]:
         what, ours = f"{row.run} {row.metric} ({scale})", f"{row.ours:.6g} [{row.low:.6g}, {row.high:.6g}], n={row.n}"
         if row.verdict == "missed" and row.gates:
             yield Finding(place, what, ours, f"{row.published} (tolerance {row.tolerance:.6g})")
-        if row.metric not in records.COLUMNS:
+        if row.metric not in trial_lines.COLUMNS:
             yield Finding(place, what, "no such column", "a column of trials.csv", "warning")
         elif row.verdict == "not run" and row.n:
             yield Finding(place, what, f"absent in some of {row.n} trials", "a value in each", "warning")
@@ -184,7 +185,7 @@ def _leaderboard_findings(scale: Scale) -> Iterator[Finding]:
 
 def _line_faults(lines: pd.DataFrame, run: str, scale: Scale) -> Iterator[Fault]:
     """What makes lines implausible on their own: doubles, foreign lines, different victims, averages that are none."""
-    for index in lines.index[lines.duplicated(list(records.PLACE))]:
+    for index in lines.index[lines.duplicated(list(trial_lines.PLACE))]:
         yield f"{_name(lines.loc[index])} stands once", "twice", "once"
     for column, expected in (("benchmark", run), ("scale", scale)):
         for value in sorted(set(lines[column]) - {expected}):
@@ -207,7 +208,7 @@ def _average_faults(line: dict[Any, Any]) -> Iterator[Fault]:
     for metric in RATES:
         if not math.isnan(line[metric]) and not 0 <= line[metric] <= 1:
             yield metric, line[metric], "a share between 0 and 1"
-    each, decibel = records.numbers(line["mse_each"]), records.numbers(line["psnr_each"])
+    each, decibel = trial_lines.numbers(line["mse_each"]), trial_lines.numbers(line["psnr_each"])
     if not len(each):
         return
     if not math.isclose(line["mse"], each.mean(), rel_tol=RELATIVE, abs_tol=1e-12):
@@ -215,7 +216,7 @@ def _average_faults(line: dict[Any, Any]) -> Iterator[Fault]:
     with np.errstate(divide="ignore", invalid="ignore"):
         derived = np.minimum(-10 * np.log10(each), 100.0)
     if len(decibel) != len(each) or np.abs(decibel - derived).max() > 1e-3:
-        yield "psnr_each", line["psnr_each"], f"{records.joined(derived)}, from mse_each"
+        yield "psnr_each", line["psnr_each"], f"{trial_lines.joined(derived)}, from mse_each"
     if not math.isclose(line["psnr"], derived.mean(), abs_tol=1e-3):
         yield "psnr", line["psnr"], f"{derived.mean():.9g}, the mean of psnr_each"
     for metric, low, high in _shares(each, derived):

@@ -10,9 +10,9 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
-from leakboard.board.aggregate import interval
-from leakboard.board.records import write_text
 from leakboard.board.tables import CONTROLS, heading
+from leakboard.record.aggregate import interval
+from leakboard.record.trial_lines import write_text
 
 MOST_COLUMNS = 10
 MOST_BYTES = 150_000

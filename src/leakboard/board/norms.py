@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from leakboard import config
-from leakboard.board import records
 from leakboard.config import Benchmark
+from leakboard.record import trial_lines
 
 FEWEST = 6  # trials from which two halves say something
 
@@ -26,8 +26,8 @@ def _halves(benchmark: Benchmark, results: Path | None) -> Iterator[tuple[str, f
         params = config.params(paper)
         if paper == "controls" or benchmark.name not in params.runs:
             continue
-        lines = records.current_lines(
-            records.results(benchmark.scale, paper, benchmark.name, results), paper, benchmark
+        lines = trial_lines.current_lines(
+            trial_lines.results(benchmark.scale, paper, benchmark.name, results), paper, benchmark
         ).dropna(subset=["psnr", "gradient_norm"])
         for (variant, _), trials in lines.groupby(["variant", "device_kind"]):
             norm = trials["gradient_norm"]

@@ -6,8 +6,9 @@ import math
 
 import pandas as pd
 
-from leakboard.board.aggregate import MEANS, RATES, REACHED
 from leakboard.config import Benchmark
+from leakboard.record.aggregate import MEANS, RATES, REACHED
+from leakboard.threat import KINDS, KNOWLEDGE
 
 QUALITY = tuple(metric for metric in MEANS if metric != "gradient_norm")
 COSTS = ("seconds", "evaluations", *REACHED)  # medians; comparable on one kind of device only
@@ -19,35 +20,18 @@ HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "mse": "MSE",
 # What a column may hold and not be worth its place; of the others only what is absent.
 DULL: dict[str, set[str]] = {"rank": set(), "failed": {"0"}, "execution": {"loop", ""}}
 NETWORKS = {"fresh": "an untrained", "trained": "a trained", "pretrained": "a pretrained"}
-KNOWN = {
-    "batch_norm": "the batch-norm statistics",
-    "batch_size": "the batch size",
-    "clients": "the number of clients",
-    "labels": "the labels",
-    "learning_rate": "the learning rate",
-    "local_training": "how the client trains",
-    "prior": "a prior of images",
-    "public_data": "public images",
-}
-SEES = {
-    "gradient": "the gradient of one batch",
-    "update": "one client's model update after local training",
-    "sequence": "consecutive global models",
-    "participation": "the training rounds that it takes part in",
-    "released": "a released model",
-}
 
 
 def threat_sentence(benchmark: Benchmark) -> str:
     """The threat model in one plain sentence."""
     threat, size = benchmark.threat, benchmark.batch
     who = f"{'An honest-but-curious' if threat.conduct == 'honest' else 'A malicious'} {threat.attacker}"
-    seen = f"{SEES[threat.sees]} ({size} image{'s' if size > 1 else ''})"
+    seen = f"{KINDS[threat.sees].phrase} ({size} image{'s' if size > 1 else ''})"
     access = f" with {threat.access}-box access" if threat.sees == "released" else ""
-    known = [KNOWN.get(item, item.replace("_", " ")) for item in sorted(threat.knows)]
+    known = [KNOWLEDGE[item] for item in sorted(threat.knows)]
     listed = " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known or ["nothing else"])
     network, data = benchmark.network, benchmark.data
-    return f"{who} sees {seen}{access} of {NETWORKS[network.weights]} {network.name} on {data.name} and knows {listed}."
+    return f"{who} sees {seen}{access} of {NETWORKS[network.weights]} {network} on {data.name} and knows {listed}."
 
 
 def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board.records import write_text
 from leakboard.board.verdict import published_path
 from leakboard.config import Scale
+from leakboard.record.trial_lines import write_text
 
 BEGIN, END = "<!-- replication:begin -->", "<!-- replication:end -->"
 VERDICTS = ("reproduced", "explained", "missed", "not run")

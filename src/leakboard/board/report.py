@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board import figures, records, speed, tables, verdict
+from leakboard.board import figures, tables, verdict
 from leakboard.board.replication import VERDICTS, interval_text
 from leakboard.config import Benchmark, Scale
+from leakboard.record import speed, trial_lines
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MACHINE = ["device_kind", "device", "torch", "cuda", "threads", "commit", "dirty"]
@@ -52,7 +53,7 @@ def report(scale: Scale, out: Path | None = None, results: Path | None = None) -
         machines=_machines(scale, results),
     )
     path = Path(out) if out else (results or config.root() / "build") / "report" / f"{scale}.html"
-    records.write_text(path, page)
+    trial_lines.write_text(path, page)
     return path
 
 
@@ -114,10 +115,10 @@ def _snapshots(benchmark: Benchmark, papers: list[str], results: Path | None) ->
     """The lines of every paper's `curve.csv` for variants that it has today; `variant` names the paper too."""
     found = []
     for paper in papers:
-        path = records.results(benchmark.scale, paper, benchmark.name, results) / "curve.csv"
+        path = trial_lines.results(benchmark.scale, paper, benchmark.name, results) / "curve.csv"
         if path.exists():
             lines = pd.read_csv(path, dtype={"variant": str, "device_kind": str})
-            kept = lines[lines["variant"].isin(list(config.params(paper).variants_on(benchmark.name)))]
+            kept = lines[lines["variant"].isin(list(config.params(paper).variants_on(benchmark)))]
             found.append(kept.assign(variant=paper + " / " + kept["variant"]))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
@@ -134,7 +135,7 @@ def _inline(svg: str, name: str) -> Any:
 
 def _grid(benchmark: Benchmark, paper: str, results: Path | None) -> list[dict[str, str]]:
     """The paper's picture as a data URI, if it has one."""
-    path = records.results(benchmark.scale, paper, benchmark.name, results) / "grid.png"
+    path = trial_lines.results(benchmark.scale, paper, benchmark.name, results) / "grid.png"
     if not path.exists():
         return []
     caption = f"{config.params(paper).title}: the truth above, reconstructions below, PSNR in dB under each."
@@ -162,10 +163,12 @@ def _machines(scale: Scale, results: Path | None) -> dict[str, Any]:
     places = [(run, paper) for run in tables.run_names() for paper in config.paper_names()]
     lines = [_current(scale, paper, run, results) for run, paper in places if run in config.params(paper).runs]
     columns = [*(name.replace("_", " ") for name in MACHINE), "trials"]
-    every = pd.concat([one[MACHINE] for one in lines if len(one)] or [records.frame()[MACHINE]])
+    every = pd.concat([one[MACHINE] for one in lines if len(one)] or [trial_lines.frame()[MACHINE]])
     counts = every.assign(threads=every["threads"].map("{:.0f}".format)).groupby(MACHINE, dropna=False).size()
     return {"columns": columns, "lines": [[*map(str, named), str(count)] for named, count in counts.items()]}
 
 
 def _current(scale: Scale, paper: str, run: str, results: Path | None) -> pd.DataFrame:
-    return records.current_lines(records.results(scale, paper, run, results), paper, config.benchmark(run, scale))
+    return trial_lines.current_lines(
+        trial_lines.results(scale, paper, run, results), paper, config.benchmark(run, scale)
+    )

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from leakboard import config
-from leakboard.board import records, speed
-from leakboard.board.aggregate import REACHED, interval, metric_values, one_per_trial
 from leakboard.board.norms import by_gradient_norm
 from leakboard.board.readable import COSTS, QUALITY, heading, markdown, number, shown, threat_sentence
 from leakboard.board.replication import comparison, readme_is_stale, replication_table, update_readme
 from leakboard.board.verdict import Estimate, estimate
 from leakboard.config import Benchmark, Scale
+from leakboard.record import speed, trial_lines
+from leakboard.record.aggregate import REACHED, interval, metric_values, one_per_trial
 
 __all__ = [
     "board_around", "board_text", "comparison", "heading", "leaderboard", "markdown", "number", "ranked",
@@ -56,7 +56,7 @@ def board_around(
 ) -> pd.DataFrame:
     """The board of one benchmark; with `extra` a further attack stands in it at its rank.
 
-    extra: that attack's trial lines (`records.COLUMNS`) or its rows, as `rows` makes them. They take the place of rows
+    extra: that attack's trial lines (`trial_lines.COLUMNS`) or its rows, as `rows` makes them. They take the place of rows
     of the same name.
     """
     question = config.benchmark(benchmark, scale)
@@ -73,9 +73,9 @@ def _paper_rows(paper: str, benchmark: Benchmark, results: Path | None) -> list[
     """The rows of one paper on one benchmark; none where its `params.yaml` does not name the benchmark."""
     if benchmark.name not in config.params(paper).runs:
         return []
-    path = records.results(benchmark.scale, paper, benchmark.name, results) / "trials.csv"
-    lines = records.read(path)
-    return list(_rows(paper, benchmark, lines, records.current(lines, records.present_keys(paper, benchmark))))
+    path = trial_lines.results(benchmark.scale, paper, benchmark.name, results) / "trials.csv"
+    lines = trial_lines.read(path)
+    return list(_rows(paper, benchmark, lines, trial_lines.current(lines, trial_lines.present_keys(paper, benchmark))))
 
 
 def rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def _rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame, current: pd.Ser
             "metric": benchmark.metrics[0],
             **_named("score", score),
             "n": len(chosen),
-            "failures": int(chosen["status"].isin(records.FAILURES).sum()),
+            "failures": int(chosen["status"].isin(trial_lines.FAILURES).sum()),
             "labels": _labels(chosen, known),
             **{name: value for metric in QUALITY for name, value in _named(metric, _estimate(chosen, metric)).items()},
             **{metric: _six(_estimate(chosen, metric).ours) for metric in COSTS},
@@ -147,7 +147,7 @@ def _labels(lines: pd.DataFrame, known: Iterable[str]) -> str:
 def _note(chosen: pd.DataFrame, current: pd.DataFrame, every: pd.DataFrame, trials: int) -> str:
     """What a reader must know of a row: too few trials, why some failed or were skipped, lines left out as stale."""
     parts = [f"{len(chosen)} of {trials} trials"] if 0 < len(chosen) < trials else []
-    failed = Counter(chosen.loc[chosen["status"].isin(records.FAILURES), "status"])
+    failed = Counter(chosen.loc[chosen["status"].isin(trial_lines.FAILURES), "status"])
     parts += [f"{count} {status.replace('_', ' ')}" for status, count in sorted(failed.items())]
     skipped = current.loc[current["status"] == "skipped", "reason"]
     parts += [f"skipped: {reason or 'no reason given'}" for reason in sorted(set(skipped))]
@@ -193,8 +193,8 @@ def board_text(table: pd.DataFrame) -> str:
 def write_leaderboard(scale: Scale, results: Path | None = None) -> None:
     """Write `<scale>/leaderboard.csv` and `.md` below `results`."""
     table, folder = leaderboard(scale, results), (results or config.root() / "results") / scale
-    records.write_text(folder / "leaderboard.csv", board_text(table))
-    records.write_text(folder / "leaderboard.md", _page(table, scale, results))
+    trial_lines.write_text(folder / "leaderboard.csv", board_text(table))
+    trial_lines.write_text(folder / "leaderboard.md", _page(table, scale, results))
 
 
 def _page(table: pd.DataFrame, scale: Scale, results: Path | None) -> str:

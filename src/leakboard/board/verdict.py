@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from leakboard.board.aggregate import RATES, REACHED, interval, metric_values, one_per_trial
-from leakboard.board.records import INTEGERS, TEXTS, current_lines, frame, results, write_text
 from leakboard.config import Claim, PublishedNumber, Row, Scale, benchmark, paper_names, published, root
+from leakboard.record.aggregate import RATES, REACHED, interval, metric_values, one_per_trial
+from leakboard.record.trial_lines import INTEGERS, TEXTS, current_lines, frame, results, write_text
 
 COLUMNS = (
     "paper", "run", "metric", "where", "provenance", "gates", "published", "tolerance", "ours", "low", "high", "n",

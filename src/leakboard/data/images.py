@@ -32,6 +32,11 @@ class Dataset:
     labels: Tensor
     read: Callable[[np.ndarray], Tensor] = field(repr=False)  # rows of `available` -> (N, C, H, W) float32 in [0, 1]
     truth: bool = True
+    copy_of: str | None = None  # the data set whose images these are, where it is another one's
+
+    @property
+    def origin(self) -> str:
+        return self.copy_of or self.name
 
     def take(self, positions: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) float32 in [0, 1] and labels (N,) int64 at these official positions, in this order.

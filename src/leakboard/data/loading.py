@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+from leakboard.config.sections import Images
 from leakboard.data import archives, bundled, local, photos
 from leakboard.data.images import Dataset
 from leakboard.data.places import DataError, data_root
@@ -36,6 +37,13 @@ def dataset(name: str, split: str = "test", size: int | None = None) -> Dataset:
     if split not in splits and not (name == "imagenet" and split == "sample"):
         raise DataError(f"data set {name} has no split {split!r}; there are {', '.join(splits)}")
     return _loaded(name, split, size, str(data_root()))
+
+
+def dataset_of(images: Images) -> Dataset:
+    """The data set that a section names."""
+    if images.name is None:
+        raise DataError(f"{images} names no data set")
+    return dataset(images.name, images.split, images.size)
 
 
 @lru_cache(maxsize=32)

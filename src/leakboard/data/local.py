@@ -138,8 +138,9 @@ def cifar10_jpeg(split: str, size: int | None) -> Dataset:
 
     count = len(order)
     return Dataset(
-        "cifar10_jpeg", split, 10, (3, 32, 32), count, np.arange(count), as_labels(labels[order]), read, truth=False
-    )
+        "cifar10_jpeg", split, 10, (3, 32, 32), count, np.arange(count), as_labels(labels[order]), read,
+        truth=False, copy_of="cifar10",
+    )  # fmt: skip
 
 
 def att_faces(split: str, size: int | None) -> Dataset:

@@ -1,10 +1,10 @@
 """Scoring: matching, metrics, evaluators. Knows the truth, so no attack may import it."""
 
-from .curve import Snapshot, curve, time_to
-from .evaluators import class_scores
-from .matching import match, mse_matrix, stand_ins
-from .metrics import legacy_global_ssim, lpips_squeeze, maximum_error, mse, psnr, ssim, ssim_window
-from .score import Scores, score
+from leakboard.score.assignment import match, mse_matrix, stand_ins
+from leakboard.score.classes import class_scores
+from leakboard.score.curve import Snapshot, curve, time_to
+from leakboard.score.images import Scores, score
+from leakboard.score.similarity import legacy_global_ssim, lpips_squeeze, maximum_error, mse, psnr, ssim, ssim_window
 
 __all__ = [
     "Scores",

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .matching import match, stand_ins
-from .metrics import mse, psnr
+from leakboard.score.assignment import match, stand_ins
+from leakboard.score.similarity import mse, psnr
 
 Row = dict[str, float]
 

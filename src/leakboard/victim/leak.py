@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from leakboard.config import Benchmark
+from leakboard.federation import rounds as federation
 from leakboard.threat import (
     KINDS,
     Gradient,
@@ -22,7 +23,6 @@ from leakboard.threat import (
     ThreatModel,
     Turn,
 )
-from leakboard.victim import federation
 from leakboard.victim.secrets import Secret
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from leakboard.config import Benchmark
 from leakboard.data.weights import weights_file
 from leakboard.models import build, form, normalised, uniform_
+from leakboard.recipes.classifier import load_trained
 from leakboard.rng import generator, seeded
 from leakboard.victim.secrets import shape_and_classes
-from leakboard.victim.training import load_trained
 
 
 def network(benchmark: Benchmark, trial: int) -> nn.Module:
@@ -24,7 +24,7 @@ def network(benchmark: Benchmark, trial: int) -> nn.Module:
     if spec.init == "uniform":
         uniform_(model, generator("uniform", benchmark.seed, draw))
     if spec.weights == "pretrained":
-        model.load_state_dict(_public_weights(f"{spec.name}_{benchmark.data.name}"))
+        model.load_state_dict(_public_weights(f"{spec}_{benchmark.data.name}"))
     if spec.features is not None:
         _load_features(model, spec.features)
     model = normalised(model, benchmark.normalise)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from leakboard.config import Benchmark
-from leakboard.data import DataError, Dataset, dataset
+from leakboard.data import DataError, Dataset, Slice, refuse_overlap, select
+from leakboard.data.loading import dataset_of
 from leakboard.threat import Public
 
 
@@ -30,21 +33,28 @@ def secret(benchmark: Benchmark, trial: int) -> Secret:
     For a released model the target class is trial % classes and the secrets are images of that class. With
     `equal_labels`, so many of the batch have that class and the others are of the classes after it.
     """
-    source = benchmark.data
-    first = source.start + trial * benchmark.batch
-    victims = dataset(source.name, source.split, source.size)
+    victims = dataset_of(benchmark.data)
     if not victims.truth:
         raise DataError(
-            f"{source.name} is a lossy copy: it may train a network but is never what an attack is scored on"
+            f"{victims.name} is a lossy copy: it may train a network but is never what an attack is scored on"
         )
+    return Secret(*victims.take(_positions(benchmark, trial)))
+
+
+def _positions(benchmark: Benchmark, trial: int) -> Sequence[int] | np.ndarray:
+    """The official positions of one trial's images. DataError where one of them is public."""
+    victims = dataset_of(benchmark.data)
     if benchmark.threat.sees == "released":
         of_class = victims.available[victims.labels.numpy() == trial % victims.classes]
-        return Secret(*victims.take(of_class[: benchmark.batch]))
-    if source.public_split == source.split and source.public_count and first + benchmark.batch > source.public_start:
-        raise DataError(f"{benchmark.name}: the images of trial {trial} are public, from {source.public_start} on")
-    if source.equal_labels is not None:
-        return Secret(*victims.take(_with_equal_labels(victims, benchmark, source.equal_labels, trial)))
-    return Secret(*victims.take(range(first, first + benchmark.batch)))
+        return of_class[: benchmark.batch]
+    if benchmark.equal_labels is not None:
+        return _with_equal_labels(victims, benchmark, benchmark.equal_labels, trial)
+    first = benchmark.data.start + trial * benchmark.batch
+    chosen = np.arange(first, first + benchmark.batch)
+    if benchmark.public_images is not None:
+        hidden = Slice(victims, chosen)
+        refuse_overlap({f"{benchmark.name}: the images of trial {trial}": hidden, "public images": _pool(benchmark)})
+    return chosen
 
 
 def _with_equal_labels(victims: Dataset, benchmark: Benchmark, equal: int, trial: int) -> list[int]:
@@ -60,28 +70,35 @@ def _with_equal_labels(victims: Dataset, benchmark: Benchmark, equal: int, trial
         wanted = [number % victims.classes] * equal + others
         short = [label for label in wanted if len(waiting[label]) < wanted.count(label)]
         if short:
-            raise DataError(
-                f"{benchmark.name}: {benchmark.data.name} {benchmark.data.split} has no images of class {short[0]} left"
-            )
+            raise DataError(f"{benchmark.name}: {benchmark.data} has no images of class {short[0]} left")
         chosen = [waiting[label].popleft() for label in wanted]
     return chosen
 
 
+def victim_slice(benchmark: Benchmark) -> Slice:
+    """All images that any trial of the benchmark hides, as far as they are here."""
+    victims = dataset_of(benchmark.data)
+    if benchmark.threat.sees == "released" or benchmark.equal_labels is not None:
+        return Slice(victims, victims.available)
+    first = benchmark.data.start
+    asked = np.arange(first, first + benchmark.trials * benchmark.batch)
+    return Slice(victims, np.intersect1d(asked, victims.available))
+
+
+def _pool(benchmark: Benchmark) -> Slice:
+    assert benchmark.public_images is not None
+    return select(benchmark.public_images)
+
+
 def public(benchmark: Benchmark) -> Public | None:
-    """Images that are no victims: of another split, or from beyond them in the same one."""
-    source = benchmark.data
-    if source.public_count == 0:
+    """Images that are no victims, for everybody; None where the threat model grants none."""
+    if benchmark.public_images is None:
         return None
-    last = source.start + benchmark.trials * benchmark.batch
-    if source.public_split == source.split and source.public_start < last:
-        raise DataError(
-            f"{benchmark.name}: public images and victims both come from {source.name} {source.split}, and the public "
-            f"ones begin at {source.public_start}, before the last victim, {last - 1}"
-        )
-    pool = dataset(source.name, source.public_split, source.size)
-    return Public(*pool.take(pool.available[source.public_start :][: source.public_count]))
+    pool = _pool(benchmark)
+    refuse_overlap({f"{benchmark.name}: victims": victim_slice(benchmark), "public images": pool})
+    return Public(*pool.take())
 
 
 def shape_and_classes(benchmark: Benchmark) -> tuple[tuple[int, int, int], int]:
-    victims = dataset(benchmark.data.name, benchmark.data.split, benchmark.data.size)
+    victims = dataset_of(benchmark.data)
     return victims.shape, victims.classes

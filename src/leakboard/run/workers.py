@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Literal, TypeVar
 
-from leakboard import cluster
+from leakboard.run import cluster
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,7 +81,7 @@ def _settle() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from leakboard import machine
+    from leakboard.run import machine
 
     machine.settle()
 

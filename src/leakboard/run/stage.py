@@ -6,21 +6,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from leakboard import config, machine
-from leakboard.board import figures, records
-from leakboard.board.aggregate import summarise, write_json
-from leakboard.config import Benchmark, ConfigError, Scale, Variant, paper_names, params, root
-from leakboard.execution import LOOP, Execution, chosen
-from leakboard.run import Job, Outcome, Pictures, attempt_group
-from leakboard.run import lost as lost_trial
-from leakboard.victim import training
+from leakboard import config
+from leakboard.board import figures
+from leakboard.config import Benchmark, ConfigError, Scale, paper_names, params, root
+from leakboard.recipes import classifier as training
+from leakboard.record import trial_lines
+from leakboard.record.aggregate import summarise, write_json
+from leakboard.run import machine
+from leakboard.run.execution import LOOP, Execution, chosen
+from leakboard.run.trial import Job, Outcome, Pictures, attempt_group
+from leakboard.run.trial import lost as lost_trial
+from leakboard.run.workers import spread
 from leakboard.victim.network import network
-from leakboard.workers import spread
 
 KEEP_SECONDS = 1.0  # a kill without warning loses at most so much of finished work
 GRID = 8  # images shown per variant
@@ -54,18 +56,19 @@ class Stage:
         base = root() / "build" / "images" if inside else self.results / "images"
         return base / self.benchmark.scale / self.paper / self.benchmark.name
 
-    def variants(self) -> dict[str, Variant]:
-        return params(self.paper).variants_on(self.benchmark.name)
+    def variants(self) -> dict[str, dict[str, Any]]:
+        """{row: its settings}"""
+        return params(self.paper).variants_on(self.benchmark)
 
     def absent(self, store: pd.DataFrame, trials: Sequence[int], device: str, fresh: bool) -> list[Place]:
         """The trials that the store lacks under the present key."""
-        keys = records.present_keys(self.paper, self.benchmark)
+        keys = trial_lines.present_keys(self.paper, self.benchmark)
         places = []
         for name in self.variants():
             where = machine.device_of(device).type, str(self.execution(device))
             places += [
                 (name, trial)
-                for trial in (trials if fresh else records.missing(store, name, keys[name], trials, *where))
+                for trial in (trials if fresh else trial_lines.missing(store, name, keys[name], trials, *where))
             ]
         return places
 
@@ -75,8 +78,7 @@ class Stage:
     def groups(self, places: Sequence[Place], device: str) -> list[Group]:
         """The computations that together hold these trials, first trials first."""
         version, how, groups = params(self.paper).version, self.execution(device), []
-        for name, variant in self.variants().items():
-            settings = variant.settings_for(self.benchmark.name)
+        for name, settings in self.variants().items():
             job = Job(
                 self.benchmark, self.paper, name, self.attack, settings, version, 0, device, machine.commit(), how
             )
@@ -168,7 +170,7 @@ class _Open:
 
     def __init__(self, stage: Stage, trials: Sequence[int] | None, device: str, fresh: bool) -> None:
         self.stage, self.done = stage, 0
-        self.store = records.frame() if fresh else records.read(stage.folder / "trials.csv")
+        self.store = trial_lines.frame() if fresh else trial_lines.read(stage.folder / "trials.csv")
         self.curves = _read_curve(stage.folder / "curve.csv", fresh)
         asked = range(stage.benchmark.trials) if trials is None else trials
         self.absent = stage.absent(self.store, asked, device, fresh)
@@ -192,8 +194,8 @@ class _Open:
         if not self.waiting:
             return
         new, self.waiting = self.waiting, []
-        self.store = records.merge(self.store, records.frame([outcome.line for _, outcome in new]))
-        records.write(self.stage.folder / "trials.csv", self.store)
+        self.store = trial_lines.merge(self.store, trial_lines.frame([outcome.line for _, outcome in new]))
+        trial_lines.write(self.stage.folder / "trials.csv", self.store)
         self.curves = _merge_curve(self.curves, [outcome.curve for _, outcome in new])
         write_curve(self.stage, self.curves)
         for job, outcome in new:
@@ -212,7 +214,7 @@ def derive(stage: Stage) -> None:
 
 
 def write_curve(stage: Stage, curves: pd.DataFrame) -> None:
-    records.write_text(stage.folder / "curve.csv", curves.to_csv(index=False, float_format="%.6g"))
+    trial_lines.write_text(stage.folder / "curve.csv", curves.to_csv(index=False, float_format="%.6g"))
 
 
 def _read_curve(path: Path, fresh: bool) -> pd.DataFrame:

@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board.records import RecordError, write_text
 from leakboard.config import Scale
+from leakboard.record.trial_lines import RecordError, write_text
 
 GAIN = 1.05  # how many times faster than the loop an execution must be to be worth choosing
 Place = tuple[str, str, str]  # (benchmark, attack, device kind)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leakboard.board.records import FAILURES, current_lines, write_text
 from leakboard.config import Benchmark
+from leakboard.record.trial_lines import FAILURES, current_lines, write_text
 
 RATES = ("label_accuracy", "exact", "above20", "above30", "success_1e-2", "success_1e-3", "success_1e-4")
 MEANS = ("mse", "psnr", "ssim", "lpips", *RATES, "oracle_cosine", "gradient_norm")

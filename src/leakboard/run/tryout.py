@@ -7,13 +7,15 @@ from typing import Literal
 
 import pandas as pd
 
-from leakboard import config, execution, machine
+from leakboard import config
 from leakboard.attack import contract
-from leakboard.board import records, tables
+from leakboard.board import tables
 from leakboard.config import Benchmark
-from leakboard.run import Job, Outcome, attempt_group
-from leakboard.stage import Gallery, Group, Report, died_twice, draw_grid
-from leakboard.workers import spread
+from leakboard.record import trial_lines
+from leakboard.run import execution, machine
+from leakboard.run.stage import Gallery, Group, Report, died_twice, draw_grid
+from leakboard.run.trial import Job, Outcome, attempt_group
+from leakboard.run.workers import spread
 
 
 def groups_of(attack: str, benchmark: Benchmark, trials: range | None, device: str) -> list[Group]:
@@ -22,9 +24,8 @@ def groups_of(attack: str, benchmark: Benchmark, trials: range | None, device: s
     if attack in config.paper_names():
         path = config.root() / "baselines" / attack / "attack.py"
         params = config.params(attack)
-        variants = {n: v.settings_for(benchmark.name) for n, v in params.variants.items()}
-        if benchmark.name in params.runs:
-            variants = {n: variants[n] for n in params.variants_on(benchmark.name)}
+        everywhere = {name: params.settings(name, benchmark.name) for name in params.variants}
+        variants = params.variants_on(benchmark) or everywhere
     else:
         path, variants = Path(attack).resolve(), {"default": {}}
         if not path.is_file():
@@ -61,9 +62,9 @@ def board_with(
         outcomes += zip(group, ends, strict=True)
         report(f"{name} {benchmark.name}", len(outcomes), count)
     outcomes.sort(key=lambda pair: (pair[0].variant, pair[0].trial))
-    lines = records.frame([outcome.line for _, outcome in outcomes])
+    lines = trial_lines.frame([outcome.line for _, outcome in outcomes])
     folder = config.root() / "build" / "runs" / name / benchmark.name
-    records.write(folder / "trials.csv", lines)
+    trial_lines.write(folder / "trials.csv", lines)
     board = tables.board_around(benchmark.name, benchmark.scale, lines)
     gallery: Gallery = {}
     for job, outcome in outcomes:

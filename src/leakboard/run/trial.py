@@ -11,20 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leakboard import ENGINE, machine
+from leakboard import ENGINE
 from leakboard.attack import contract
 from leakboard.attack.clock import Clock, limit, peak_bytes, reset_peak
 from leakboard.attack.untouched import sha_of, unchanged
-from leakboard.board.records import attack_sha
-from leakboard.config import Benchmark, digest
-from leakboard.execution import LOOP, Execution
+from leakboard.config import Benchmark
+from leakboard.recipes.classifier import state_sha
+from leakboard.record.trial_lines import attack_sha, settings_hash
 from leakboard.rng import generator, seed_of
+from leakboard.run import machine
+from leakboard.run.execution import LOOP, Execution
 from leakboard.score import Scores, curve, match, score, stand_ins, time_to
 from leakboard.threat import BudgetSpent, Public, Reconstruction, Seen
 from leakboard.victim.leak import leak, threat_model
 from leakboard.victim.network import network
 from leakboard.victim.secrets import Secret, public, secret, shape_and_classes
-from leakboard.victim.training import state_sha
 
 Pictures = tuple[np.ndarray, np.ndarray]  # truth and reconstruction of one trial, each (B, C, H, W)
 
@@ -265,7 +266,7 @@ def _identity(job: Job, device: torch.device) -> dict[str, Any]:
         "benchmark_hash": benchmark.hash,
         "attack_version": job.attack_version,
         "attack_sha": attack_sha(job.path),
-        "settings_hash": digest(job.settings),
+        "settings_hash": settings_hash(job.path, job.settings),
         "engine": ENGINE,
         "trial": job.trial,
         "seed": seed_of("attack", benchmark.seed, job.trial),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .matching import match, stand_ins
-from .metrics import lpips_squeeze, maximum_error, mse, oracle_cosine, psnr, ssim
+from leakboard.score.assignment import match, stand_ins
+from leakboard.score.similarity import lpips_squeeze, maximum_error, mse, oracle_cosine, psnr, ssim
 
 EXACT = 1e-3  # largest absolute error of an image that counts as exact
 SUCCESS = ("1e-2", "1e-3", "1e-4")  # an image is a success below this MSE

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from leakboard.config import Benchmark, Training, digest, root
-from leakboard.data import dataset
+from leakboard.data import select
+from leakboard.data.loading import dataset_of
 from leakboard.rng import generator
 
 RECORD_LIMIT = 2_000_000  # bytes: weights up to this size are committed beside their record
@@ -21,8 +22,8 @@ RECORD_LIMIT = 2_000_000  # bytes: weights up to this size are committed beside 
 
 def recipe_hash(benchmark: Benchmark) -> str:
     """Over everything that the trained weights depend on."""
-    parts = {key: benchmark.content(set())[key] for key in ("seed", "network", "training", "normalise")}
-    return digest({**parts, "shape": [benchmark.data.name, benchmark.data.size]})
+    parts = {key: benchmark.asked().get(key) for key in ("seed", "network", "training", "normalise", "data")}
+    return digest(parts)
 
 
 def state_sha(state: dict[str, Tensor]) -> str:
@@ -85,11 +86,10 @@ def train(network: nn.Module, benchmark: Benchmark) -> None:
 
 
 def _training_set(recipe: Training, benchmark: Benchmark) -> tuple[Tensor, Tensor]:
-    pool = dataset(recipe.data, recipe.split, recipe.size)
-    chosen = pool.available[recipe.start :][: recipe.count]
-    if (recipe.data, recipe.split) == (benchmark.data.name, benchmark.data.split):
+    images = recipe.images.of(benchmark.data)
+    if images.shares_with(benchmark.data):
         raise ValueError(f"{benchmark.name}: the network would be trained on the split that holds its victims")
-    return pool.take(chosen)
+    return select(images).take()
 
 
 def augmented(images: Tensor, rng: torch.Generator) -> Tensor:
@@ -105,7 +105,7 @@ def augmented(images: Tensor, rng: torch.Generator) -> Tensor:
 @torch.no_grad()
 def accuracy(network: nn.Module, benchmark: Benchmark) -> dict[str, float]:
     """Accuracy on the split that the victims come from, as far as it is here."""
-    pool = dataset(benchmark.data.name, benchmark.data.split, benchmark.data.size)
+    pool = dataset_of(benchmark.data)
     images, labels = pool.take(pool.available)
     network.eval()
     right = sum(

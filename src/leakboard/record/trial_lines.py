@@ -6,7 +6,10 @@ are kept and shown, never ranked or averaged, and go when a new line takes their
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
+import functools
 import hashlib
 import io
 import math
@@ -247,12 +250,37 @@ def attack_sha(path: Path) -> str:
 
 def present_keys(paper: str, benchmark: Benchmark) -> dict[str, Key]:
     """The key of every variant that `paper` runs on this benchmark, from the files as they lie there now."""
-    source = attack_sha(root() / "baselines" / paper / "attack.py")
-    variants = params(paper).variants_on(benchmark.name)
+    attack = root() / "baselines" / paper / "attack.py"
+    variants = params(paper).variants_on(benchmark)
+    source = attack_sha(attack)
     return {
-        name: (source, digest(variant.settings_for(benchmark.name)), benchmark.hash, leakboard.ENGINE)
-        for name, variant in variants.items()
+        name: (source, settings_hash(attack, settings), benchmark.hash, leakboard.ENGINE)
+        for name, settings in variants.items()
     }
+
+
+def settings_hash(attack: Path, settings: Mapping[str, Any]) -> str:
+    """12 hex digits over the settings that differ from the defaults in the attack's source."""
+    defaults = _defaults(attack, attack_sha(attack))
+    return digest({name: value for name, value in settings.items() if name not in defaults or defaults[name] != value})
+
+
+@functools.lru_cache(maxsize=256)
+def _defaults(attack: Path, sha: str) -> dict[str, Any]:
+    """The defaults of the attack's fields, read without running it; one that is no literal is taken to differ."""
+    found: dict[str, Any] = {}
+    for node in ast.walk(ast.parse(attack.read_text())):
+        if not isinstance(node, ast.ClassDef) or not any(_is_reconstruct(part) for part in node.body):
+            continue
+        for part in node.body:
+            if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and part.value is not None:
+                with contextlib.suppress(ValueError):
+                    found[part.target.id] = ast.literal_eval(part.value)
+    return found
+
+
+def _is_reconstruct(part: ast.stmt) -> bool:
+    return isinstance(part, ast.FunctionDef) and part.name == "reconstruct"
 
 
 def results(scale: str, paper: str, run: str, top: Path | None = None) -> Path:

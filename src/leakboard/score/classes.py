@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .matching import mse_matrix
+from leakboard.score.assignment import mse_matrix
 
 
 def class_scores(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from leakboard.yaml12 import Yaml12
+from leakboard.config.yaml12 import Yaml12
 
 LOCKS = ("dvc.lock", "benchmarks/dvc.lock", "baselines/*/dvc.lock", "results/*/dvc.lock")
 ABSENT = "nothing"

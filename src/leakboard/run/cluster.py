@@ -198,7 +198,7 @@ def _enter(folder: Path) -> None:
 
 def _attempt(folder: Path, work: Callable[[T], R], job: T) -> R:
     """On the worker: one job, under the settings that every process that attacks runs under."""
-    from leakboard import machine
+    from leakboard.run import machine
 
     _enter(folder)
     machine.settle()

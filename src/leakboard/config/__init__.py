@@ -1,0 +1,26 @@
+"""The content folders as typed objects: `benchmarks/*.yaml`, `baselines/*/params.yaml` and `published.yaml`.
+
+Everything that changes a number is declared here and nothing else is accepted: an unknown key is an error that names
+the file and the key.
+"""
+
+from leakboard.config.benchmark import SCALES, Benchmark, Scale
+from leakboard.config.files import (
+    benchmark,
+    benchmark_names,
+    paper_names,
+    papers_on,
+    params,
+    published,
+    root,
+    run_names,
+)
+from leakboard.config.hashes import digest
+from leakboard.config.papers import Claim, Params, Published, PublishedNumber, Row
+from leakboard.config.sections import ConfigError, Federation, Images, Network, Threat, Training
+
+__all__ = [
+    "SCALES", "Benchmark", "Claim", "ConfigError", "Federation", "Images", "Network", "Params", "Published",
+    "PublishedNumber", "Row", "Scale", "Threat", "Training", "benchmark", "benchmark_names", "digest", "paper_names",
+    "papers_on", "params", "published", "root", "run_names",
+]  # fmt: skip

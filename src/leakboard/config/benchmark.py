@@ -1,0 +1,123 @@
+"""One question at one scale: `benchmarks/<name>.yaml` as a typed object."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from leakboard import metrics as known
+from leakboard.config.hashes import digest
+from leakboard.config.sections import (
+    Evaluator,
+    Federation,
+    Images,
+    Network,
+    Normalise,
+    Strict,
+    Threat,
+    Training,
+    differing,
+)
+from leakboard.threat import KNOWLEDGE
+
+Scale = Literal["quick", "paper"]
+SCALES: tuple[Scale, ...] = ("quick", "paper")
+PUBLIC = Images(split="train", count=256)
+# No part of what is asked: what it is called, how often it is asked, how the answer is shown, when one gives up.
+UNASKED = frozenset({"name", "scale", "trials", "question", "metrics", "timeout_seconds"})
+
+
+class Benchmark(Strict):
+    """The sections `about`, `common` and `quick` or `paper` of a benchmark file, merged.
+
+    equal_labels: how many images of a batch share their class, those of all others being distinct; None: as they come.
+    defence: {name: its settings}, see `victim/defences.py`.
+    """
+
+    name: str
+    scale: Scale
+    version: int
+    question: str
+    seed: int
+    data: Images
+    public: Images = PUBLIC
+    network: Network
+    training: Training | None = None
+    evaluator: Evaluator | None = None
+    federation: Federation | None = None
+    threat: Threat = Threat()
+    defence: dict[str, dict[str, float]] = Field(default_factory=dict)
+    batch: int = Field(default=1, ge=1)
+    equal_labels: int | None = Field(default=None, ge=1)
+    trials: int = Field(ge=1)
+    normalise: Literal["none", "imagenet"] | Normalise = "none"
+    metrics: tuple[str, ...] = ("psnr",)
+    budget: int = Field(ge=1)
+    timeout_seconds: float = Field(default=3600.0, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_data_set(cls, value: Any) -> Any:
+        """Victims come from `test` where nothing is said; public images and training sets are of their data set."""
+        if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
+            return value
+        defaults = {"split": "test", **value["data"]}
+        public = {"count": PUBLIC.count, **(value.get("public") or {})}
+        return {**value, "data": defaults, "public": public}
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> Benchmark:
+        if self.data.unnamed:
+            raise ValueError("`data` has one of `name`, `file` and `folder`")
+        if (self.network.weights == "trained") != (self.training is not None):
+            raise ValueError("`training` and `network.weights: trained` go together")
+        if self.network.features and self.federation:
+            raise ValueError("`network.features` are held fixed; clients that train them are not `federation`'s")
+        shared = self.public_images is not None and self.public_images.shares_with(self.data)
+        if self.equal_labels is not None and (self.data.start or shared):
+            raise ValueError("`equal_labels` takes its images from all of a split, in which nothing else may lie")
+        return self
+
+    @model_validator(mode="after")
+    def _words_are_known(self) -> Benchmark:
+        knows, unknown = set(self.threat.knows), sorted(set(self.threat.knows) - set(KNOWLEDGE))
+        if unknown:
+            raise ValueError(f"threat.knows: unknown {unknown}; there are: {', '.join(KNOWLEDGE)}")
+        if "public_data" not in knows and self.public != PUBLIC:
+            raise ValueError("`public` images, of which threat.knows has no `public_data`")
+        if "batch_size" not in knows:
+            raise ValueError("threat.knows lacks `batch_size`, which the shape of what is seen gives away")
+        federated = {"local_training", "clients"} & knows
+        if federated and self.federation is None:
+            raise ValueError(f"threat.knows: {sorted(federated)} without a `federation`")
+        if "batch_norm" in knows and self.network.mode == "train":
+            raise ValueError("threat.knows: `batch_norm` are running statistics, which `mode: train` does not use")
+        absent = [name for name in self.metrics if name not in known.METRICS]
+        if absent or not self.metrics:
+            raise ValueError(f"metrics: unknown {absent}; there are: {', '.join(known.METRICS)}")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits over everything asked for that differs from the defaults and changes a trial's number."""
+        return digest(self.asked())
+
+    def asked(self) -> dict[str, Any]:
+        """What differs from the defaults; of the data set that all sections share, `data` alone speaks."""
+        content = differing(self, {}, UNASKED)
+        content["data"] = differing(self.data, {"split": "test"})
+        content["public"] = differing(self.public.of(self.data), {**self.data.source, "count": PUBLIC.count})
+        for name in ("training", "evaluator"):
+            section = getattr(self, name)
+            training = getattr(section, "training", section)
+            if training is not None:
+                images = differing(training.images.of(self.data), self.data.source)
+                inner = {**training.said(), "images": images}
+                content[name] = inner if name == "training" else {**section.said(), "training": inner}
+        return {key: value for key, value in content.items() if value != {}}
+
+    @property
+    def public_images(self) -> Images | None:
+        """Images that anybody has, of the benchmark's data set where `public` names none; None if nobody has any."""
+        return self.public.of(self.data) if "public_data" in self.threat.knows else None

@@ -1,0 +1,133 @@
+"""A paper's folder as typed objects: `params.yaml`, the attack's numbers, and `published.yaml`, the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from leakboard import metrics
+from leakboard.config.benchmark import Benchmark, Scale
+from leakboard.config.sections import Sees, Strict
+
+Settings = dict[str, Any]
+
+
+class Params(Strict):
+    """`baselines/<paper>/params.yaml`: which rows there are and on which boards they stand.
+
+    variants: {row: the attack's settings}. on: {benchmark: {row: settings that differ there}}; with no row named, all
+    rows stand there. sees: {row: the kinds of observation that it stands on}, where not all. elsewhere: as `on`, of
+    benchmarks that no board shows the paper on.
+    """
+
+    version: int
+    title: str
+    variants: dict[str, Settings | None]
+    on: dict[str, dict[str, Settings | None]]
+    sees: dict[str, tuple[Sees, ...]] = Field(default_factory=dict)
+    elsewhere: dict[str, dict[str, Settings | None]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _rows_are_variants(self) -> Params:
+        rows: list[Iterable[str]] = [self.sees, *self.on.values(), *self.elsewhere.values()]
+        unknown = sorted({row for named in rows for row in named} - set(self.variants))
+        if unknown:
+            raise ValueError(f"no variant {', '.join(unknown)}; there are: {', '.join(self.variants)}")
+        return self
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The benchmarks that the paper stands on."""
+        return tuple(self.on)
+
+    def variants_on(self, benchmark: Benchmark) -> dict[str, Settings]:
+        """{row: its settings} on this benchmark; none where the paper does not stand on it."""
+        if benchmark.name not in self.on:
+            return {}
+        here, sees = self.on[benchmark.name], benchmark.threat.sees
+        rows = [name for name in self.variants if name in (here or self.variants)]
+        return {name: self.settings(name, benchmark.name) for name in rows if sees in self.sees.get(name, (sees,))}
+
+    def settings(self, variant: str, benchmark: str) -> Settings:
+        """The settings of a row on a benchmark, whether or not it stands on its board."""
+        there = {**self.elsewhere, **self.on}.get(benchmark, {})
+        return {**(self.variants[variant] or {}), **(there.get(variant) or {})}
+
+
+class Entry(Strict):
+    """What a number and a claim share. `gates`: a miss is a red test. `gap`: why a miss is true and expected."""
+
+    metric: str
+    where: str
+    provenance: Literal["verified", "figure", "secondary", "memory"]
+    gap: str = ""
+    scale: tuple[Scale, ...] = ("paper",)
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _one_scale_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_exists(cls, value: str) -> str:
+        if value not in metrics.METRICS:
+            raise ValueError(f"no metric {value!r}; there are: {', '.join(metrics.METRICS)}")
+        return value
+
+
+class PublishedNumber(Entry):
+    """A number that the paper printed."""
+
+    run: str
+    variant: str
+    value: float = Field(allow_inf_nan=False)
+    tolerance: float = Field(ge=0, allow_inf_nan=False)
+    gates: bool = False
+
+    @model_validator(mode="after")
+    def _only_verified_gates(self) -> PublishedNumber:
+        if self.gates and self.provenance in ("memory", "figure"):
+            raise ValueError(f"a number from {self.provenance} is shown and never gates")
+        return self
+
+
+class Row(Strict):
+    """One side of a claim: a row of a board."""
+
+    run: str
+    variant: str
+    paper: str | None = None
+
+
+class Claim(Entry):
+    """A relation between two rows, judged on the 95 % interval of the paired difference left - right.
+
+    `>`: the difference exceeds `margin`; `>=`: it is not below -margin. With `right` absent, left is compared to
+    `value`: `<` its interval lies below, `>` above.
+    """
+
+    says: str
+    left: Row
+    relation: Literal[">", ">=", "<", "<="]
+    right: Row | None = None
+    value: float | None = Field(default=None, allow_inf_nan=False)
+    margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    gates: bool = True
+
+    @model_validator(mode="after")
+    def _one_right_side(self) -> Claim:
+        if (self.right is None) == (self.value is None):
+            raise ValueError("a claim compares with either `right` or `value`")
+        return self
+
+
+class Published(Strict):
+    """`baselines/<paper>/published.yaml`."""
+
+    paper: str
+    citation: str
+    numbers: tuple[PublishedNumber, ...] = ()
+    claims: tuple[Claim, ...] = ()

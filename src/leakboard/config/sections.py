@@ -1,0 +1,196 @@
+"""The sections of a benchmark file, typed: what may stand in them and what stands there if nothing is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from leakboard.errors import Fault
+from leakboard.threat import KINDS
+
+
+class ConfigError(Fault, ValueError):
+    """A content file does not say what it should; the message names the file."""
+
+
+def _kind(key: str) -> str:
+    if key not in KINDS:
+        raise ValueError(f"no kind of observation {key!r}; there are: {', '.join(KINDS)}")
+    return key
+
+
+Sees = Annotated[str, AfterValidator(_kind)]
+
+
+class Strict(BaseModel):
+    """A section of a content file: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def said(self) -> dict[str, Any]:
+        """What differs from the defaults, in nested sections too: what a hash is taken over."""
+        return differing(self, {})
+
+
+def differing(section: BaseModel, inherited: dict[str, Any], without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The values of a section that are neither its defaults nor, under the same key, in `inherited`."""
+    found: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if name in without or value == inherited.get(name, field.get_default(call_default_factory=True)):
+            continue
+        found[name] = differing(value, {}) if isinstance(value, BaseModel) else value
+    return found
+
+
+class Images(Strict):
+    """A slice of a labelled data set: victims, public images, and what anything is trained on.
+
+    One of name (of a data set in `datasets/sources.toml`), file (an .npz of one's own: `images`, `labels`) and folder
+    (of pictures, a sub-folder a class); where none is said, the benchmark's own. size: side in pixels, where the data
+    set can be had at several. Of the images of `split` those of `classes` (None: of all; in sets of faces a class is a
+    person), of these `count` (None: all) from the place `start` on, in official order.
+    """
+
+    name: str | None = None
+    file: Path | None = None
+    folder: Path | None = None
+    split: str = "train"
+    size: int | None = Field(default=None, ge=1)
+    start: int = Field(default=0, ge=0)
+    count: int | None = Field(default=None, ge=1)
+    classes: tuple[int, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range_of_classes(cls, value: Any) -> Any:
+        """`classes: 0-4` is short for [0, 1, 2, 3, 4]."""
+        if isinstance(value, dict) and isinstance(text := value.get("classes"), str):
+            first, _, last = text.partition("-")
+            if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+                raise ValueError(f"classes {text!r}; expected a list, or FIRST-LAST")
+            return {**value, "classes": tuple(range(int(first), int(last) + 1))}
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Images:
+        named = [key for key in ("name", "file", "folder") if getattr(self, key) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} exclude one another")
+        return self
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Which data set, at which size: what another section may inherit."""
+        return {key: getattr(self, key) for key in ("name", "file", "folder", "size")}
+
+    @property
+    def unnamed(self) -> bool:
+        return self.name is None and self.file is None and self.folder is None
+
+    def of(self, other: Images) -> Images:
+        """This slice, of the data set of `other` where it names none; the size goes with the data set."""
+        if not self.unnamed:
+            return self
+        source = {**other.source, **({} if self.size is None else {"size": self.size})}
+        return self.model_copy(update=source)
+
+    def shares_with(self, other: Images) -> bool:
+        """Whether both are slices of one split of one data set, so that they may have images in common."""
+        return (self.name, self.file, self.folder, self.split) == (other.name, other.file, other.folder, other.split)
+
+    def __str__(self) -> str:
+        return f"{self.name or self.file or self.folder} {self.split}"
+
+
+class Network(Strict):
+    """The victim's network: `name`, or a `file` that defines `network(shape, classes)`.
+
+    weights: fresh (a new draw per trial), trained (recipe in `training`), pretrained (a file).
+    init: default (PyTorch's own) or uniform, U(-0.5, 0.5) on every weight and bias. mode: of victim and attack alike.
+    bias, batch_norm: false takes them out. dropout: the share that the network's dropout layers drop, in train mode.
+    features: a file of public weights, for the layers that it has; what is `trained` then is the others alone.
+    """
+
+    name: str | None = None
+    file: Path | None = None
+    init: Literal["default", "uniform"] = "default"
+    weights: Literal["fresh", "trained", "pretrained"] = "fresh"
+    width: int | None = Field(default=None, ge=1)
+    mode: Literal["eval", "train"] = "eval"
+    bias: bool = True
+    batch_norm: bool = True
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    features: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Network:
+        if (self.name is None) == (self.file is None):
+            raise ValueError("a network has either `name` or `file`")
+        return self
+
+    def __str__(self) -> str:
+        return self.name or Path(str(self.file)).stem
+
+
+class Normalise(Strict):
+    """Mean and standard deviation of each channel, in pixels of [0, 1]; part of the model."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _fit(self) -> Normalise:
+        if len(self.mean) != len(self.std) or not all(deviation > 0 for deviation in self.std):
+            raise ValueError("`mean` and `std` have one number a channel, and no `std` is 0")
+        return self
+
+
+class Training(Strict):
+    """A recipe for training a classifier: SGD with momentum and cosine decay on `images`."""
+
+    images: Images = Images()
+    epochs: int = Field(ge=0)
+    batch: int = Field(default=128, ge=1)
+    learning_rate: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    augment: bool = True
+
+
+class Evaluator(Strict):
+    """An independent classifier that judges what shall show a class; no attack ever sees it."""
+
+    network: Network
+    training: Training
+
+
+class Threat(Strict):
+    """Who attacks, what they see and what they know: words of `threat.KNOWLEDGE`, each of which changes something."""
+
+    attacker: Literal["server", "client", "outsider"] = "server"
+    conduct: Literal["honest", "malicious"] = "honest"
+    sees: Sees = "gradient"
+    knows: tuple[str, ...] = ()
+    access: Literal["white", "black"] = "white"
+
+
+class Federation(Strict):
+    """Federated training around the attack: rounds, clients and what each does locally.
+
+    An epoch is `steps` passes over the data in mini-batches of `batch` (None: all), drawn anew for every pass if
+    `shuffle`. decay: what the learning rate is multiplied by after every epoch.
+    """
+
+    clients: int = Field(default=2, ge=1)
+    rounds: int = Field(default=1, ge=1)
+    learning_rate: float = Field(gt=0)
+    steps: int = Field(default=1, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    batch: int | None = Field(default=None, ge=1)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay: float = Field(default=1.0, gt=0)
+    shuffle: bool = True

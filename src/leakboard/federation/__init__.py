@@ -1,0 +1,1 @@
+"""Federated training: rounds, clients, and how their messages become the next model."""
