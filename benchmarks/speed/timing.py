@@ -143,8 +143,14 @@ class Workload:
     def first_step(self, execution: Execution, group: int) -> Heard:
         """What the first evaluation of a search of three gives."""
         with listening(self.attack) as heard:
-            self.call(execution, 3, group)
+            self.call(execution, 3 * self.passes, group)
         return heard
+
+    @functools.cached_property
+    def passes(self) -> int:
+        """Evaluations of one step of a search: as many as the client made local steps."""
+        local = getattr(self.victim(0), "local", None)
+        return 1 if local is None else len(local.rates)
 
     def warm_up(self, execution: Execution) -> float:
         """Wall seconds of the first call, and what is compiled later for problems that are left when others have ended.
@@ -174,13 +180,13 @@ class Workload:
     @functools.cached_property
     def loop_seconds(self) -> float:
         """One evaluation of the plain loop."""
-        self.call(LOOP, 3)
-        return self.call(LOOP, LEAST).per_step
+        self.call(LOOP, 3 * self.passes)
+        return self.call(LOOP, LEAST * self.passes).per_step
 
     @property
     def evaluations(self) -> int:
         """What one call is given."""
-        return max(LEAST, min(MOST, self.benchmark.budget, int(SECONDS / self.loop_seconds)))
+        return max(LEAST * self.passes, min(MOST, self.benchmark.budget, int(SECONDS / self.loop_seconds)))
 
     @functools.cached_property
     def _floor(self) -> Callable[[], Tensor]:
