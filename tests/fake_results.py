@@ -13,6 +13,7 @@ import yaml
 from leakboard import config
 from leakboard.board import verdict
 from leakboard.record import aggregate, trial_lines
+from leakboard.record.results import Results
 
 RUN = "lenet_toy_gradient"
 PAPERS = {"toy": ("plain", "better"), "rival": ("only",), "controls": ("noise",)}
@@ -56,9 +57,10 @@ def trials(paper: str, variant: str, n: int = 4, **more: object) -> list[dict[st
 
 def store(paper: str, lines: Sequence[dict[str, object]], top: Path | None = None) -> Path:
     """Write the lines as that paper's results, with the files derived from them."""
-    folder = trial_lines.results("quick", paper, RUN, top)
+    results = Results.at("quick", top)
+    folder = results.folder(paper, RUN)
     trial_lines.write(folder / "trials.csv", trial_lines.frame(lines))
-    aggregate.summarise(folder, paper, config.benchmark(RUN, "quick"))
+    aggregate.summarise(results, paper, RUN)
     return folder
 
 
@@ -78,7 +80,12 @@ def checkout(
         folder = root / "baselines" / paper
         folder.mkdir(parents=True)
         (folder / "attack.py").write_text(f'"""{paper}"""\n')
-        params = {"version": 1, "title": f"The {paper} paper", "on": {RUN: {}}, "variants": {v: {} for v in variants}}
+        params = {
+            "version": 1,
+            "title": f"The {paper} paper",
+            "on": {RUN: {}},
+            "variants": {v: {} for v in (*variants, "absent")},
+        }
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (root / "baselines/toy/published.yaml").write_text(yaml.safe_dump(PUBLISHED))
 
@@ -87,7 +94,7 @@ def everything(top: Path | None = None) -> None:
     """Results of all papers, with verdicts."""
     for paper, variants in PAPERS.items():
         store(paper, [one for variant in variants for one in trials(paper, variant)], top)
-    verdict.write_verdicts("quick", top)
+    verdict.write_verdicts(Results.at("quick", top))
 
 
 def curve(variants: Sequence[str], trials: int = 5, steps: int = 7) -> pd.DataFrame:

@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pandas as pd
@@ -20,15 +19,15 @@ from leakboard import config
 from leakboard.board import check, verdict
 from leakboard.config.yaml12 import Yaml12
 from leakboard.record import aggregate, locks, trial_lines
+from leakboard.record.results import Results
 
 BENCHMARK = {
-    "common": {
-        "version": 1, "question": "?", "seed": 0, "data": {"name": "d"}, "network": {"name": "n"}, "budget": 1
-    },
+    "about": {"question": "?"},
+    "common": {"version": 1, "seed": 0, "data": {"name": "d"}, "network": {"name": "n"}, "budget": 1},
     "quick": {"trials": 3},
     "paper": {"trials": 3},
 }  # fmt: skip
-PARAMS = """{version: 1, title: t, runs: [b], variants: {plain: {settings: {lr: 1.0e-3, signed: true}}}}"""
+PARAMS = """{version: 1, title: t, on: {b: {}}, variants: {plain: {lr: 1.0e-3, signed: true}}}"""
 PUBLISHED = """
 paper: toy
 citation: c
@@ -72,15 +71,15 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     key = trial_lines.present_keys("toy", benchmark)["plain"]
     mse = [[0.005, 0.0002], [0.05, 1e-7], [0.0015, 0.00001]]
     trial_lines.write(tmp_path / TRIALS, trial_lines.frame(line(i, each, key) for i, each in enumerate(mse)))
-    aggregate.summarise((tmp_path / TRIALS).parent, "toy", benchmark)
-    verdict.write_verdicts("quick")
+    aggregate.summarise(Results.at("quick"), "toy", "b")
+    verdict.write_verdicts(Results.at("quick"))
     _write_lock(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(autouse=True)
 def no_leaderboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "_leaderboard_findings", lambda scale: iter(()))
+    monkeypatch.setattr(check, "_leaderboard_findings", lambda results: iter(()))
 
 
 def _write_lock(root: Path) -> None:
@@ -88,7 +87,7 @@ def _write_lock(root: Path) -> None:
         content = (root / path).read_bytes()
         return {"path": path, "hash": "md5", "md5": hashlib.md5(content).hexdigest(), "size": len(content)}
 
-    variants = {"plain": {"settings": {"lr": 0.001, "signed": True}}}
+    variants = {"plain": {"lr": 0.001, "signed": True}}
     stage = {
         "cmd": "leakboard reproduce toy b",
         "deps": [entry("baselines/toy/attack.py"), {"path": "results", "hash": "md5", "md5": "0" * 32 + ".dir"}],
@@ -186,22 +185,21 @@ def test_a_tolerance_and_a_gating_miss(checkout: Path) -> None:
     tamper(path, "tolerance: 9.0", "tolerance: 12.0")
     assert files_and_whats(checkout) == [("results/quick/published.csv", "tolerance of toy b/plain")]
     tamper(path, "value: 37.0, tolerance: 12.0", "value: 80.0, tolerance: 1.0")
-    verdict.write_verdicts("quick")
+    verdict.write_verdicts(Results.at("quick"))
     assert files_and_whats(checkout) == [("baselines/toy/published.yaml", "b/plain psnr (quick)")]
     tamper(path, "gates: true", "gates: true, gap: other data")
-    verdict.write_verdicts("quick")
+    verdict.write_verdicts(Results.at("quick"))
     assert files_and_whats(checkout) == []  # explained
 
 
 def test_the_leaderboard_follows_from_the_trials(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = types.ModuleType("tables")
-    tables.leaderboard = lambda scale: pd.DataFrame({"paper": ["toy"], "run": "b", "psnr": [1 / 3]})  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "leakboard.board.tables", tables)
+    board = pd.DataFrame({"paper": ["toy"], "run": "b", "psnr": [1 / 3]})
+    monkeypatch.setattr(check.tables, "leaderboard", lambda results: board)
     path = checkout / "results/quick/leaderboard.csv"
     path.write_text("paper,run,psnr\ntoy,b,0.333333\n")
-    assert list(leaderboard_findings("quick")) == []
+    assert list(leaderboard_findings(Results.at("quick"))) == []
     path.write_text("paper,run,psnr\ntoy,b,0.4\n")
-    assert [one.what for one in leaderboard_findings("quick")] == ["psnr of toy b"]
+    assert [one.what for one in leaderboard_findings(Results.at("quick"))] == ["psnr of toy b"]
 
 
 def test_recorded_parameters_and_sources(checkout: Path) -> None:
@@ -211,7 +209,7 @@ def test_recorded_parameters_and_sources(checkout: Path) -> None:
     got = {(one.file, one.found, one.expected) for one in locks.mismatches(checkout)}
     assert got == {
         ("baselines/toy/attack.py", "nothing", hashlib.md5(b"x = 1\n").hexdigest()),
-        ("baselines/toy/params.yaml", "plain: settings: lr: 0.002", "plain: settings: lr: 0.001"),
+        ("baselines/toy/params.yaml", "plain: lr: 0.002", "plain: lr: 0.001"),
         ("src/leakboard/__init__.py", f"9{leakboard.ENGINE}", str(leakboard.ENGINE)),
     }
 
@@ -235,7 +233,7 @@ def test_a_folder_that_no_board_reads_is_a_warning(checkout: Path) -> None:
     other = checkout / "results/quick/papers/toy/other"
     other.mkdir()
     (other / "trials.csv").write_bytes((checkout / TRIALS).read_bytes())
-    assert [(one.severity, one.what) for one in check.check(checkout)] == [("warning", "is in runs")]
+    assert [(one.severity, one.what) for one in check.check(checkout)] == [("warning", "the paper stands on it")]
 
 
 def test_yaml_is_read_as_dvc_reads_it() -> None:

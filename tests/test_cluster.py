@@ -12,6 +12,7 @@ from pathlib import Path
 import cluster_toys as toys
 import pytest
 
+from leakboard.record.results import Results
 from leakboard.run import cluster, workers
 from leakboard.run.cluster import ClusterError
 
@@ -160,7 +161,7 @@ def test_trials_on_ray_started_here_are_the_same_to_the_bit(tmp_path, monkeypatc
     stores = []
     for where in (0, "ray"):
         results = tmp_path / str(where)
-        assert reproduce(stages("quick", "toy", None, results), trials=range(2), workers=where) == 2
+        assert reproduce(stages(Results.at("quick", results), "toy", None), trials=range(2), workers=where) == 2
         stores.append(trial_lines.read(results / "quick" / "papers" / "toy" / "toy_gradient" / "trials.csv"))
     assert stores[0]["trial"].tolist() == [0, 1] and stores[0]["status"].tolist() == ["ok", "ok"]
     assert stores[0][QUALITY].equals(stores[1][QUALITY])

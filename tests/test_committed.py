@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from leakboard.board import replication
 from leakboard.cli import app
 from leakboard.config import benchmark_names, paper_names, params, root
+from leakboard.record.results import Results
 
 README = root() / "README.md"
 
@@ -22,7 +23,7 @@ def call(*words: str, status: int = 0) -> str:
 
 
 def test_the_replication_table_in_the_readme_is_the_committed_one():
-    assert not replication.readme_is_stale(README), "leakboard report --scale paper renews it"
+    assert not replication.readme_is_stale(README, Results.at("paper")), "leakboard report --scale paper renews it"
 
 
 def test_every_committed_number_follows_from_its_trials():
@@ -56,7 +57,7 @@ def test_data_fetch_of_an_unknown_set_names_the_known_ones():
 @pytest.mark.parametrize("paper", paper_names())
 def test_every_run_has_committed_results_at_both_scales(paper):
     for scale in ("quick", "paper"):
-        for run in params(paper).runs:
+        for run in params(paper).on:
             folder = root() / "results" / scale / "papers" / paper / run
             lacking = [name for name in ("trials.csv", "metrics.json", "timing.json") if not (folder / name).exists()]
             assert not lacking, f"{folder} lacks {lacking}"

@@ -17,6 +17,7 @@ import leakboard
 from leakboard import config
 from leakboard.attack import contract
 from leakboard.config.yaml12 import Yaml12
+from leakboard.metrics import METRICS
 from leakboard.run.trial import Job, Outcome, attempt
 from leakboard.threat import Seen
 
@@ -32,8 +33,10 @@ def _rows() -> list[tuple[str, str, str]]:
     rows = []
     for paper in PAPERS:
         content = yaml.load((ROOT / "baselines" / paper / "params.yaml").read_text(), Loader=Yaml12)
-        for name, variant in content["variants"].items():
-            rows += [(paper, name, run) for run in variant.get("runs", content["runs"])]
+        sees = content.get("sees", {})
+        for run, named in content["on"].items():
+            kind = run.split("_")[2]
+            rows += [(paper, name, run) for name in named or content["variants"] if kind in sees.get(name, (kind,))]
     return rows
 
 
@@ -59,7 +62,7 @@ def run(row: tuple[str, str, str], trial: int = 0, again: int = 0) -> Outcome:
     paper, variant, run = row
     full = config.benchmark(run, "quick")
     asked = full.model_copy(update={"budget": few(full), "trials": 1})
-    settings = config.params(paper).variants[variant].settings_for(run)
+    settings = config.params(paper).settings(variant, run)
     return attempt(Job(asked, paper, variant, ROOT / "baselines" / paper / "attack.py", settings, 1, trial))
 
 
@@ -74,11 +77,26 @@ def test_attack_is_one_frozen_dataclass(paper):
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_run_of_a_paper_exists(paper):
     params = config.params(paper)
-    named = set(params.runs).union(*(variant.runs or () for variant in params.variants.values()))
-    named |= {run for variant in params.variants.values() for run in variant.on}
-    assert named <= set(QUESTIONS)
-    for name, variant in params.variants.items():
-        assert set(variant.runs or params.runs) <= set(params.runs), f"{name} names runs that the paper does not have"
+    assert {*params.on, *params.elsewhere} <= set(QUESTIONS)
+    for run in params.on:
+        assert params.variants_on(config.benchmark(run, "quick")), f"no row stands on {run}"
+
+
+def test_controls_stand_on_every_board_of_images():
+    """Their benchmarks are listed once, for DVC; which rows stand on which kind of board follows from `sees`."""
+    boards = {run for paper in PAPERS if paper != "controls" for run in config.params(paper).on}
+    of_images = {run for run in boards if METRICS[config.benchmark(run, "quick").metrics[0]].truth == "images"}
+    assert set(config.params("controls").on) == of_images
+
+
+def test_boards_that_this_file_reads_are_the_suites():
+    listed = {
+        (paper, variant, run)
+        for paper in PAPERS
+        for run in config.params(paper).on
+        for variant in config.params(paper).variants_on(config.benchmark(run, "quick"))
+    }
+    assert set(ROWS) == listed
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -88,18 +106,19 @@ def test_published_rows_exist(paper):
         return
     assert published.numbers or published.claims, "published.yaml says nothing"
     for number in published.numbers:
-        assert number.variant in params.variants_on(number.run), f"no row {number.variant} on {number.run}"
+        assert number.variant in params.variants_on(config.benchmark(number.run, "quick")), number.where
     for claim in published.claims:
         for side in (claim.left, claim.right):
             if side is not None:
-                assert side.variant in config.params(side.paper or paper).variants_on(side.run), claim.says
+                board = config.benchmark(side.run, "quick")
+                assert side.variant in config.params(side.paper or paper).variants_on(board), claim.says
 
 
 @each_row
 def test_settings_belong_to_the_attack(row):
     paper, variant, run = row
     attack = contract.load(ROOT / "baselines" / paper / "attack.py")
-    contract.configure(attack, config.params(paper).variants[variant].settings_for(run))
+    contract.configure(attack, config.params(paper).settings(variant, run))
 
 
 @pytest.mark.parametrize("scale", config.SCALES)
@@ -146,8 +165,9 @@ def test_trial_keeps_the_contract(row):
     assert line["evaluations"] <= few(asked)
     assert line["label_accuracy"] is not None if "mse" not in line else len(line["mse_each"]) == asked.batch
     if "mse" in line:  # a rule for labels alone hands in no image, and none is shown
-        assert outcome.got.shape == outcome.true.shape and len(outcome.true) == asked.batch
-        assert outcome.got.min() >= 0 and outcome.got.max() <= 1
+        true, shown = outcome.pictures
+        assert shown.shape == true.shape and len(true) == asked.batch
+        assert shown.min() >= 0 and shown.max() <= 1
     assert line["seconds"] > 0 and line["peak_bytes"] > 0 and line["model_sha"] and line["victim_sha"]
 
 

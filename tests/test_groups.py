@@ -9,6 +9,7 @@ from toys import GRAY, ROOT, checkout, question, toy
 
 from leakboard import config
 from leakboard.record import trial_lines
+from leakboard.record.results import Results
 from leakboard.run.execution import LOOP, Execution
 from leakboard.run.stage import reproduce, stages
 from leakboard.run.trial import Job, attempt_group
@@ -103,7 +104,7 @@ def suite(tmp_path, monkeypatch):
 
 
 def run_into(results, trials=None) -> int:
-    return reproduce(stages("quick", "toy", None, results), trials=trials, workers=0)
+    return reproduce(stages(Results.at("quick", results), "toy", None), trials=trials, workers=0)
 
 
 def store(results):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from leakboard.board import figures, report
-from leakboard.record import trial_lines
+from leakboard.record.results import Results
 
 VOID = {"meta", "img", "br", "hr", "link"}
 
@@ -48,7 +48,7 @@ def fill(top: Path | None = None) -> None:
     fake.everything(top)
     true = np.random.default_rng(0).random((4, 1, 8, 8))
     for paper, variants in fake.PAPERS.items():
-        folder = trial_lines.results("quick", paper, fake.RUN, top)
+        folder = Results.at("quick", top).folder(paper, fake.RUN)
         fake.curve([*variants, "gone"]).to_csv(folder / "curve.csv", index=False)
         figures.grid(folder / "grid.png", true, dict.fromkeys(variants, true))
 
@@ -62,7 +62,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_page_is_complete_in_itself(suite: Path) -> None:
     fill()
-    path = report.write_all("quick")
+    path = report.write_all(Results.at("quick"))
     assert path == suite / "build/report/quick.html"
     text = path.read_text()
     page = Page(text)
@@ -78,7 +78,7 @@ def test_it_says_what_was_found(suite: Path) -> None:
     question = suite / f"benchmarks/{fake.RUN}.yaml"
     question.write_text(question.read_text().replace("How sharp?", "<b>How sharp?</b>"))
     fill()
-    text = report.report("quick").read_text()
+    text = report.report(Results.at("quick")).read_text()
     assert "&lt;b&gt;How sharp?" in text and "<b>How" not in text
     assert "1 reproduced, 1 explained, 1 missed, 1 not run" in text
     assert "23.39 [23.01, 23.78] (n = 4)" in text and "a processor" in text
@@ -87,13 +87,14 @@ def test_it_says_what_was_found(suite: Path) -> None:
 
 def test_it_is_the_same_again_and_goes_where_it_is_asked_to(suite: Path) -> None:
     fill(suite / "here")
-    elsewhere = report.report("quick", results=suite / "here")
+    results = Results.at("quick", suite / "here")
+    elsewhere = report.report(results)
     assert elsewhere == suite / "here/report/quick.html"
-    named = report.report("quick", out=suite / "page.html", results=suite / "here")
-    assert named.read_bytes() == elsewhere.read_bytes()
+    first = elsewhere.read_bytes()
+    assert report.report(results).read_bytes() == first
     assert not (suite / "build").exists() and not (suite / "results").exists()
 
 
 def test_a_suite_without_results_has_a_page_too(suite: Path) -> None:
-    page = Page(report.report("paper").read_text())
+    page = Page(report.report(Results.at("paper")).read_text())
     assert page.open == [] and f"{fake.RUN}" not in page.ids

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from leakboard.config import root
-from leakboard.record.aggregate import RATES
+from leakboard.metrics import RATES
 
 EXACT = 1e-3
 CLOSED_FORM = (("idlg", "label_accuracy"), ("ig", "label_accuracy"))

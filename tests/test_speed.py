@@ -12,11 +12,12 @@ import pytest
 
 from leakboard import config
 from leakboard.attack import contract
-from leakboard.board import cost_figures, report, tables
+from leakboard.board import cost_figures, readable, report, tables
 from leakboard.config import SCALES, Scale
 from leakboard.record import speed, trial_lines
+from leakboard.record.results import Results
 from leakboard.run import execution
-from leakboard.run.execution import LOOP, Execution, SpeedError
+from leakboard.run.execution import LOOP, Execution
 
 BASE = speed.Measured(
     benchmark="b", attack="a", device="cpu", execution="loop", stacked=1, seconds_per_step=0.01,
@@ -95,13 +96,13 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "baselines").mkdir()
     text = (
-        "common: {version: 1, question: q, seed: 0, data: {name: toy}, network: {name: lenet}, trials: 30, budget: 9}"
+        "about: {question: q}\n"
+        "common: {version: 1, seed: 0, data: {name: toy}, network: {name: lenet}, trials: 30, budget: 9,"
+        " threat: {knows: [batch_size, public_data]}}"
     )
     (tmp_path / "benchmarks" / "b.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    execution._table.cache_clear()
     yield tmp_path
-    execution._table.cache_clear()
 
 
 def test_the_runner_reads_what_was_chosen(suite):
@@ -123,9 +124,10 @@ def test_without_a_table_the_loop_runs_and_boards_say_nothing(suite):
 @pytest.mark.parametrize("cell", ["turbo,4", "loop,4", "stacked,none", "stacked,0"])
 def test_a_row_that_names_no_execution_names_file_and_line(suite, cell):
     path = speed.path("quick")
-    path.parent.mkdir(parents=True)
-    path.write_text(f"benchmark,attack,device,execution,stacked,chosen\nb,a,cpu,loop,1,false\nb,a,cpu,{cell},true\n")
-    with pytest.raises(SpeedError, match=r"speed\.csv:3"):
+    speed.write(path, [BASE, replace(BASE, chosen=True)])
+    first, loop, chosen = path.read_text().splitlines()
+    path.write_text("\n".join([first, loop, chosen.replace("loop,1", cell)]) + "\n")
+    with pytest.raises(trial_lines.RecordError, match=r"speed\.csv:3"):
         execution.chosen("a", config.benchmark("b", "quick"), "cpu")
 
 
@@ -152,9 +154,9 @@ def test_boards_show_a_step_and_its_execution_where_they_are_known():
         "execution": "stacked x16", "seconds_per_step": 0.00123, "note": "",
     }  # fmt: skip
     question = config.benchmark(config.benchmark_names()[0], "quick")
-    known = tables.shown(pd.DataFrame([row]), question)
+    known = readable.shown(pd.DataFrame([row]), question)
     assert known[["ms per step", "execution"]].to_numpy().tolist() == [["1.23", "stacked x16"]]
-    plain = tables.shown(pd.DataFrame([row | {"execution": "loop", "seconds_per_step": float("nan")}]), question)
+    plain = readable.shown(pd.DataFrame([row | {"execution": "loop", "seconds_per_step": float("nan")}]), question)
     assert not {"ms per step", "execution"} & set(plain.columns)
 
 
@@ -175,13 +177,13 @@ def test_page_and_leaderboard_tell_the_speed(tmp_path, monkeypatch):
     fake.checkout(tmp_path)
     monkeypatch.chdir(tmp_path)
     fake.everything()
-    assert 'id="speed"' not in report.report("quick").read_text()
+    assert 'id="speed"' not in report.report(Results.at("quick")).read_text()
     here = replace(BASE, benchmark=fake.RUN, attack="toy", chosen=True)
     speed.write(speed.path("quick"), [here, faster("stacked", 4, 2.0, attack="rival", benchmark=fake.RUN, chosen=True)])
     speed.path("quick").with_name("growth.png").write_bytes(b"a picture")
-    page = report.report("quick").read_text()
+    page = report.report(Results.at("quick")).read_text()
     assert all(part in page for part in ('id="speed"', "stacked x4", ">5<", "data:image/png;base64,YSBwaWN0dXJl"))
-    steps = tables.leaderboard("quick").groupby("paper")["seconds_per_step"].first()
+    steps = tables.leaderboard(Results.at("quick")).groupby("paper")["seconds_per_step"].first()
     assert (steps["toy"], steps["rival"]) == (0.01, 0.005) and "controls" not in steps.dropna()
 
 
@@ -207,6 +209,6 @@ def test_every_search_that_fills_a_group_was_measured_and_nothing_else_stands_th
     searches = {}
     for paper in config.paper_names():
         if hasattr(contract.load(config.root() / "baselines" / paper / "attack.py"), "reconstruct_many"):
-            asked = [config.benchmark(name, committed) for name in config.params(paper).runs]
+            asked = [config.benchmark(name, committed) for name in config.params(paper).on]
             searches |= {(one.name, paper): one.trials for one in asked if one.budget > 1}
     assert {place for place, trials in searches.items() if trials >= 16} <= measured <= searches.keys()

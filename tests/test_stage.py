@@ -15,6 +15,7 @@ from toys import GRAY, QUALITY, ROOT, checkout
 
 from leakboard import config
 from leakboard.record import trial_lines
+from leakboard.record.results import Results
 from leakboard.run.stage import Stage, reproduce, stages
 
 DLG = "lenet_mnist_gradient"
@@ -89,7 +90,7 @@ def suite(tmp_path, monkeypatch) -> Path:
 
 
 def toy_stages(results: Path) -> list[Stage]:
-    return stages("quick", "toy", None, results)
+    return stages(Results.at("quick", results), "toy", None)
 
 
 def test_a_killed_run_goes_on_and_attacks_no_finished_trial_again(tmp_path, monkeypatch):
@@ -103,9 +104,9 @@ def test_a_killed_run_goes_on_and_attacks_no_finished_trial_again(tmp_path, monk
     before = lines_of(killed, **where)
     assert 3 <= len(before) < 61, "killed half way"
     some = range(len(before) + 1)  # two more than there are below the header
-    assert reproduce(stages("quick", "dlg", DLG, killed), trials=some, workers=0) == 2
+    assert reproduce(stages(Results.at("quick", killed), "dlg", DLG), trials=some, workers=0) == 2
     assert set(before) <= set(lines_of(killed, **where)), "finished lines stay as they are, seconds included"
-    reproduce(stages("quick", "dlg", DLG, whole), trials=some, workers=0)
+    reproduce(stages(Results.at("quick", whole), "dlg", DLG), trials=some, workers=0)
     same_quality(store(killed, **where), store(whole, **where))
     assert sorted(store(killed, **where)["trial"]) == list(some)
 
@@ -205,7 +206,6 @@ def test_any_change_that_moves_numbers_makes_lines_stale(change, suite, tmp_path
     elif change == "budget":
         question = suite / "benchmarks" / "toy_gradient.yaml"
         question.write_text(question.read_text().replace("budget: 20", "budget: 21"))
-        config._benchmark.cache_clear()
     else:
         for module in ("leakboard.ENGINE", "leakboard.run.trial.ENGINE"):
             monkeypatch.setattr(module, 10**6)
@@ -217,7 +217,6 @@ def test_more_trials_or_another_metric_do_not_attack_again(suite, tmp_path):
     reproduce(toy_stages(tmp_path), workers=0)
     question = suite / "benchmarks" / "toy_gradient.yaml"
     question.write_text(question.read_text().replace("trials: 4", "trials: 5\n  metrics: [ssim]"))
-    config._benchmark.cache_clear()
     assert reproduce(toy_stages(tmp_path), workers=0) == 1
 
 
@@ -249,4 +248,4 @@ def test_progress_counts_every_trial_and_derived_files_are_there(suite, tmp_path
 
 def test_unknown_run_of_a_paper_names_its_runs(suite, tmp_path):
     with pytest.raises(config.ConfigError, match="does not run on 'nowhere'; its runs: toy_gradient"):
-        stages("quick", "toy", "nowhere", tmp_path)
+        stages(Results.at("quick", tmp_path), "toy", "nowhere")

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from leakboard import config
-from leakboard.board import check, replication, tables, verdict
+from leakboard.board import check, readable, replication, tables, verdict
 from leakboard.record import trial_lines
+from leakboard.record.results import Results
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def ranks(board: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def test_rows_stand_by_score_and_controls_carry_no_rank(suite: Path) -> None:
-    board = tables.leaderboard("quick")
+    board = tables.leaderboard(Results.at("quick"))
     assert ranks(board) == [("1", "better"), ("2", "only"), ("3", "plain"), ("-", "noise")]
     best = board.iloc[0]
     mse = [0.0004 * (1 + trial / 10) for trial in range(4)]
@@ -43,13 +44,13 @@ def test_rows_stand_by_score_and_controls_carry_no_rank(suite: Path) -> None:
 
 def test_equal_means_share_a_rank(suite: Path) -> None:
     fake.store("rival", [fake.line("rival", "only", trial, 0.0004 * (1 + trial / 10)) for trial in range(4)])
-    assert [rank for rank, _ in ranks(tables.leaderboard("quick"))] == ["1", "1", "3", "-"]
+    assert [rank for rank, _ in ranks(tables.leaderboard(Results.at("quick")))] == ["1", "1", "3", "-"]
 
 
 def test_a_failed_trial_counts_and_is_named(suite: Path) -> None:
     failed = fake.line("toy", "better", 3, 0.1, status="timeout", seconds_to_20=math.nan)
     fake.store("toy", [*fake.trials("toy", "better", 3), failed, *fake.trials("toy", "plain")])
-    row = tables.leaderboard("quick").set_index("variant").loc["better"]
+    row = tables.leaderboard(Results.at("quick")).set_index("variant").loc["better"]
     assert (row["n"], row["failures"], row["note"]) == (4, 1, "1 timeout")
     assert row["mse"] == pytest.approx((0.0004 * 3.3 + 0.1) / 4, rel=1e-5)
 
@@ -57,17 +58,17 @@ def test_a_failed_trial_counts_and_is_named(suite: Path) -> None:
 def test_too_few_trials_and_skipped_ones_are_noted(suite: Path) -> None:
     skipped = fake.line("toy", "plain", 0, 1.0, status="skipped", reason="needs | labels", psnr=math.nan)
     fake.store("toy", [*fake.trials("toy", "better", 2), skipped])
-    board = tables.leaderboard("quick").set_index("variant")
+    board = tables.leaderboard(Results.at("quick")).set_index("variant")
     assert board.loc["better", "note"] == "2 of 4 trials"
     assert tuple(board.loc["plain", ["rank", "n", "note"]]) == ("-", 0, "skipped: needs | labels")
-    text = tables.markdown(tables.shown(board.reset_index(), config.benchmark(fake.RUN, "quick")))
+    text = readable.markdown(readable.shown(board.reset_index(), config.benchmark(fake.RUN, "quick")))
     assert "needs \\| labels" in text and len({line.replace("\\|", "").count("|") for line in text.splitlines()}) == 1
 
 
 def test_stale_lines_are_counted_in_a_note_and_never_ranked(suite: Path) -> None:
     old = [{**one, "attack_sha": "old"} for one in fake.trials("toy", "better", 4)]
     fake.store("toy", [*fake.trials("toy", "plain", 3), {**fake.line("toy", "plain", 3, 1e-9), "engine": 0}, *old])
-    board = tables.leaderboard("quick").set_index("variant")
+    board = tables.leaderboard(Results.at("quick")).set_index("variant")
     assert tuple(board.loc["better", ["rank", "n", "note"]]) == ("-", 0, "4 stale lines")
     assert tuple(board.loc["plain", ["rank", "n", "note"]]) == ("2", 3, "3 of 4 trials; 1 stale line")
     assert math.isnan(board.loc["better", "psnr"])
@@ -76,7 +77,7 @@ def test_stale_lines_are_counted_in_a_note_and_never_ranked(suite: Path) -> None
 def test_an_attack_is_ranked_once_however_many_machines_ran_it(suite: Path) -> None:
     twice = [*fake.trials("toy", "better"), *fake.trials("toy", "better", device_kind="cuda")]
     fake.store("toy", [*twice, *fake.trials("toy", "plain"), *fake.trials("toy", "plain", 2, device_kind="cuda")])
-    board = tables.leaderboard("quick")
+    board = tables.leaderboard(Results.at("quick"))
     got = {(row.variant, row.device_kind): row.rank for row in board.itertuples()}
     assert got["better", "cuda"] == "1" and got["better", "cpu"] == "-"  # CUDA on a tie
     assert got["plain", "cpu"] == "3" and got["plain", "cuda"] == "-"  # else most trials
@@ -84,19 +85,19 @@ def test_an_attack_is_ranked_once_however_many_machines_ran_it(suite: Path) -> N
 
 def test_a_folder_outside_runs_and_other_papers_lines_are_not_read(suite: Path) -> None:
     params = suite / "baselines/rival/params.yaml"
-    params.write_text(params.read_text().replace(f"- {fake.RUN}", "- elsewhere"))
+    params.write_text(params.read_text().replace(f"{fake.RUN}:", "elsewhere:"))
     (suite / "benchmarks/elsewhere.yaml").write_bytes((suite / f"benchmarks/{fake.RUN}.yaml").read_bytes())
-    assert "rival" not in tables.leaderboard("quick")["paper"].tolist()
+    assert "rival" not in tables.leaderboard(Results.at("quick"))["paper"].tolist()
 
 
 @pytest.mark.parametrize("metric", ["mse", "seconds_to_20", "seconds"])
 def test_less_is_better_for_errors_and_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str) -> None:
-    fake.checkout(tmp_path, metrics=[metric], knows=())
+    fake.checkout(tmp_path, metrics=[metric], knows=["batch_size"])
     monkeypatch.chdir(tmp_path)
     slow = {"seconds": 9.0, "seconds_to_20": math.inf}
     fake.store("toy", [*fake.trials("toy", "better"), *fake.trials("toy", "plain", **slow)])
     fake.store("rival", fake.trials("rival", "only", device_kind="cuda"))
-    board = tables.leaderboard("quick").set_index("variant")
+    board = tables.leaderboard(Results.at("quick")).set_index("variant")
     assert board.loc["better", "rank"] == "1"
     if metric == "mse":
         assert board.loc["plain", "rank"] == "3"
@@ -107,29 +108,31 @@ def test_less_is_better_for_errors_and_costs(tmp_path: Path, monkeypatch: pytest
 
 def test_an_extra_attack_stands_at_its_rank(suite: Path) -> None:
     lines = trial_lines.frame(fake.trials("toy", "default", attack="mine", mse=0.001, psnr=30.0))
-    board = tables.board_around(fake.RUN, "quick", lines)
+    board = tables.board_around(Results.at("quick"), fake.RUN, lines)
     assert ranks(board) == [("1", "better"), ("2", "default"), ("3", "only"), ("4", "plain"), ("-", "noise")]
     question = config.benchmark(fake.RUN, "quick")
-    pd.testing.assert_frame_equal(board, tables.board_around(fake.RUN, "quick", tables.rows("mine", question, lines)))
+    pd.testing.assert_frame_equal(
+        board, tables.board_around(Results.at("quick"), fake.RUN, tables.rows("mine", question, lines))
+    )
     again = tables.board_around(
-        fake.RUN, "quick", tables.rows("toy", question, trial_lines.frame(fake.trials("toy", "better")))
+        Results.at("quick"), fake.RUN, tables.rows("toy", question, trial_lines.frame(fake.trials("toy", "better")))
     )
     assert len(again) == 4
 
 
 def test_files_are_the_same_bytes_and_lie_where_they_are_asked_for(suite: Path) -> None:
-    tables.write_leaderboard("quick")
+    tables.write_leaderboard(Results.at("quick"))
     folder = suite / "results/quick"
     first = [(folder / name).read_bytes() for name in ("leaderboard.csv", "leaderboard.md")]
     fake.everything(suite / "here")
-    tables.write_leaderboard("quick", suite / "here")
+    tables.write_leaderboard(Results.at("quick", suite / "here"))
     assert first == [(suite / "here/quick" / name).read_bytes() for name in ("leaderboard.csv", "leaderboard.md")]
     text = first[1].decode()
     assert f"## {fake.RUN}" in text and "How sharp?" in text and "| 1 | toy / better | 33.4 [33.0, 33.8] |" in text
     assert "An honest-but-curious server sees the gradient of one batch (1 image)" in text
-    assert list(check._leaderboard_findings("quick")) == []
+    assert list(check._leaderboard_findings(Results.at("quick"))) == []
     (folder / "leaderboard.csv").write_text(first[0].decode().replace("33.3931", "34.3931"))
-    assert [one.what for one in check._leaderboard_findings("quick")]
+    assert [one.what for one in check._leaderboard_findings(Results.at("quick"))]
 
 
 @pytest.mark.parametrize(
@@ -141,19 +144,19 @@ def test_files_are_the_same_bytes_and_lie_where_they_are_asked_for(suite: Path) 
     ],
 )  # fmt: skip
 def test_numbers_are_written_for_readers(metric: str, value: float, text: str) -> None:
-    assert tables.number(metric, value) == text
+    assert readable.number(metric, value) == text
 
 
 def test_an_empty_suite_has_an_empty_leaderboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.checkout(tmp_path)
     monkeypatch.chdir(tmp_path)
-    tables.write_leaderboard("quick")
+    tables.write_leaderboard(Results.at("quick"))
     assert (tmp_path / "results/quick/leaderboard.csv").read_text().startswith("benchmark,paper,variant")
-    assert "| The toy" not in tables.replication_table("quick")
+    assert "| The toy" not in replication.replication_table(Results.at("quick"))
 
 
 def test_the_replication_table_counts_and_lists_misses_first(suite: Path) -> None:
-    lines = tables.replication_table("quick").splitlines()
+    lines = replication.replication_table(Results.at("quick")).splitlines()
     assert "| The toy paper (`toy`) | 1 | 1 | 1 | 1 |" in lines
     listed = [line for line in lines if line.startswith("| toy |")]
     assert [line.split(" | ")[-1] for line in listed] == ["missed |", "explained |", "reproduced |", "not run |"]
@@ -161,10 +164,10 @@ def test_the_replication_table_counts_and_lists_misses_first(suite: Path) -> Non
 
 
 def test_the_replication_table_stays_short(suite: Path) -> None:
-    table = verdict.verdicts("quick")
+    table = verdict.verdicts(Results.at("quick"))
     many = pd.concat([table] * 20, ignore_index=True)
-    verdict.published_path("quick").write_text(verdict.text_of(many))
-    lines = tables.replication_table("quick").splitlines()
+    Results.at("quick").file("published.csv").write_text(verdict.text_of(many))
+    lines = replication.replication_table(Results.at("quick")).splitlines()
     assert len(lines) == replication.MOST_LINES
     listed = sum(line.startswith("| toy |") for line in lines)
     assert lines[-1] == f"| | and {80 - listed} more in `results/quick/published.csv` | | | |"
@@ -173,26 +176,26 @@ def test_the_replication_table_stays_short(suite: Path) -> None:
 def test_the_readme_is_renewed_between_its_marks(suite: Path) -> None:
     readme = suite / "README.md"
     readme.write_text("before\n<!-- replication:begin -->\nold\n<!-- replication:end -->\nafter\n")
-    assert tables.readme_is_stale(readme, "quick")
-    tables.update_readme(readme, "quick")
-    assert not tables.readme_is_stale(readme, "quick")
+    assert replication.readme_is_stale(readme, Results.at("quick"))
+    replication.update_readme(readme, Results.at("quick"))
+    assert not replication.readme_is_stale(readme, Results.at("quick"))
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     readme.write_text("no marks")
     with pytest.raises(ValueError, match="replication:begin"):
-        tables.update_readme(readme, "quick")
+        replication.update_readme(readme, Results.at("quick"))
 
 
 def test_published_committed_and_here_side_by_side(suite: Path) -> None:
-    committed = replication.read_verdicts("quick")
+    committed = replication.read_verdicts(Results.at("quick"))
     fake.store("toy", [*fake.trials("toy", "plain", psnr=30.0), *fake.trials("toy", "better")])
-    table = tables.comparison(verdict.verdicts("quick"), committed)
+    table = replication.comparison(verdict.verdicts(Results.at("quick")), committed)
     assert table.columns.tolist() == ["paper", "run", "metric", "published", "committed", "here", "verdict"]
     first, _, absent, twin = table.to_dict("records")
     assert first["committed"].startswith("23.39 [") and first["here"] == "30 [30, 30] (n = 4)"
     assert first["verdict"] == "missed (committed: reproduced)" and twin["verdict"] == "explained"
     assert (absent["committed"], absent["here"], absent["verdict"]) == ("-", "-", "not run")
-    alone = tables.comparison(verdict.verdicts("quick"), committed.iloc[:0])
+    alone = replication.comparison(verdict.verdicts(Results.at("quick")), committed.iloc[:0])
     assert alone["committed"].tolist() == ["-"] * 4
 
 

@@ -14,6 +14,7 @@ from leakboard import config
 from leakboard.board import verdict
 from leakboard.board.verdict import Estimate
 from leakboard.record import trial_lines
+from leakboard.record.results import Results
 
 
 def number(**more: object) -> config.PublishedNumber:
@@ -106,13 +107,12 @@ def test_an_absent_value_makes_the_estimate_absent() -> None:
 
 
 BENCHMARK = {
-    "common": {
-        "version": 1, "question": "?", "seed": 0, "data": {"name": "d"}, "network": {"name": "n"}, "budget": 1
-    },
+    "about": {"question": "?"},
+    "common": {"version": 1, "seed": 0, "data": {"name": "d"}, "network": {"name": "n"}, "budget": 1},
     "quick": {"trials": 4},
     "paper": {"trials": 4},
 }  # fmt: skip
-PARAMS = {"version": 1, "title": "t", "runs": ["b"], "variants": {"plain": {"settings": {"lr": 1}}, "other": {}}}
+PARAMS = {"version": 1, "title": "t", "on": {"b": {}}, "variants": {"plain": {"lr": 1}, "other": {}, "unrun": {}}}
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for trial in range(4)
     ]  # fmt: skip
     stale = {**lines[0], "trial": 9, "psnr": 99.0, "engine": -1}
-    trial_lines.write(trial_lines.results("quick", "toy", "b") / "trials.csv", trial_lines.frame([*lines, stale]))
+    trial_lines.write(Results.at("quick").folder("toy", "b") / "trials.csv", trial_lines.frame([*lines, stale]))
     return tmp_path
 
 
@@ -152,37 +152,59 @@ def test_the_table(checkout: Path) -> None:
         number(value=21.5, scale="quick"),
         number(value=30.0, scale="quick", gap="other data"),
         number(value=30.0, scale="quick", gates=True),
-        number(variant="unknown", scale="quick"),
-        number(metric="colour", scale="quick"),
-        number(run="elsewhere", scale="quick"),
+        number(variant="unrun", scale="quick"),
         number(scale="paper"),
         claim(">", 1.5, scale=["quick", "paper"]),
         claim("<", value=21.0, scale=["quick"]),
         claim(">", scale=["paper"]),
     )
-    table = verdict.verdicts("quick")
+    table = verdict.verdicts(Results.at("quick"))
     assert tuple(table.columns) == verdict.COLUMNS
     assert table["verdict"].tolist() == [
-        "reproduced", "explained", "missed", "not run", "not run", "not run", "reproduced", "missed",
+        "reproduced", "explained", "missed", "not run", "reproduced", "missed",
     ]  # fmt: skip
-    first, relation, value = table.iloc[0], table.iloc[6], table.iloc[7]
+    first, relation, value = table.iloc[0], table.iloc[4], table.iloc[5]
     assert (first["ours"], first["n"], first["published"]) == (21.5, 4, "21.5")  # the stale 99 dB do not count
     assert (relation["run"], relation["published"], relation["tolerance"]) == ("b/plain vs b/other", "> 1.5", 1.5)
     assert relation["where"] == "better - s. 3" and (relation["ours"], relation["low"], relation["high"]) == (2, 2, 2)
     assert value["run"] == "b/plain vs 21" and value["ours"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"variant": "palin"}, r"numbers\.0: toy has no variant 'palin'; it has: other, plain, unrun"),
+        ({"run": "elsewhere"}, r"numbers\.0: no benchmark 'elsewhere'; there are: b"),
+    ],
+)
+def test_a_row_that_no_board_can_have_is_named_at_load(checkout: Path, wrong: dict, says: str) -> None:
+    say(number(**wrong))
+    with pytest.raises(config.ConfigError, match=rf"published\.yaml: {says}"):
+        config.published("toy")
+
+
+def test_a_metric_that_there_is_not_is_named_at_load(checkout: Path) -> None:
+    say(number())
+    path = checkout / "baselines/toy/published.yaml"
+    path.write_text(path.read_text().replace("metric: psnr", "metric: psrn"))
+    with pytest.raises(config.ConfigError, match=r"published\.yaml:(.|\n)*numbers\.0\.metric.*no metric 'psrn'"):
+        config.published("toy")
+
+
 def test_the_file_is_stable(checkout: Path) -> None:
-    say(number(value=21.5, scale="quick"), number(run="elsewhere", scale="quick", gap='a "gap", with comma'))
-    verdict.write_verdicts("quick")
-    path = verdict.published_path("quick")
+    say(number(value=21.5, scale="quick"), number(variant="unrun", scale="quick", gap='a "gap", with comma'))
+    verdict.write_verdicts(Results.at("quick"))
+    path = Results.at("quick").file("published.csv")
     before = path.read_bytes()
-    verdict.write_verdicts("quick")
+    verdict.write_verdicts(Results.at("quick"))
     assert path.read_bytes() == before
     got = pd.read_csv(path, dtype=str, keep_default_na=False)
     assert got["ours"].tolist() == ["21.5", ""] and got.loc[1, "gap"] == 'a "gap", with comma'
-    assert verdict.verdicts("paper").empty
+    assert verdict.verdicts(Results.at("paper")).empty
 
 
 def test_no_published_numbers_at_all(checkout: Path) -> None:
-    assert verdict.verdicts("quick").empty and verdict.text_of(verdict.verdicts("quick")).count("\n") == 1
+    assert (
+        verdict.verdicts(Results.at("quick")).empty
+        and verdict.text_of(verdict.verdicts(Results.at("quick"))).count("\n") == 1
+    )

@@ -58,7 +58,7 @@ machine.settle()
 
 
 def question(sees: str = "gradient", threat: dict[str, Any] | None = None, **more: Any) -> Benchmark:
-    """A question on digits; `threat` and `more` say what differs from `QUESTION`, and what is known on top of `KNOWS`."""
+    """A question on digits; `threat` and `more` say what differs from `QUESTION`, what is known on top of `KNOWS`."""
     threat = threat or {}
     stated = {"sees": sees, **threat, "knows": (*KNOWS, *threat.get("knows", ()))}
     return Benchmark.model_validate({"name": "toy", "scale": "quick", **QUESTION, "threat": stated, **more})

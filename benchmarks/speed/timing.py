@@ -95,7 +95,7 @@ def places(scale: Scale) -> Iterator[tuple[str, str]]:
     for paper in config.paper_names():
         attack = contract.load(config.root() / "baselines" / paper / "attack.py")
         if hasattr(attack, "reconstruct_many"):
-            yield from ((name, paper) for name in config.params(paper).runs if config.benchmark(name, scale).budget > 1)
+            yield from ((name, paper) for name in config.params(paper).on if config.benchmark(name, scale).budget > 1)
 
 
 class Workload:
@@ -230,6 +230,6 @@ def difference(mine: list[Tensor], theirs: list[Tensor]) -> float:
     """The largest relative difference (norm) of cost or derivative over problems."""
     parts = [
         (one.flatten(1) - other.flatten(1)).norm(dim=1) / other.flatten(1).norm(dim=1)
-        for one, other in ((a.view(len(a), -1), b.view(len(b), -1)) for a, b in zip(mine, theirs, strict=True))
+        for one, other in ((a.reshape(len(a), -1), b.reshape(len(b), -1)) for a, b in zip(mine, theirs, strict=True))
     ]
     return float(torch.cat(parts).max())

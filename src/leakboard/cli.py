@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.table import Table
 from leakboard import config
 from leakboard.config import SCALES, Scale
 from leakboard.errors import Fault
+
+if TYPE_CHECKING:
+    from leakboard.record.results import Results
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Reproduce, compare and check data reconstruction.")
 data_app = typer.Typer(no_args_is_help=True, help="The data sets: what is here, where they come from.")
@@ -84,7 +87,7 @@ def list_() -> None:
         papers = Table("paper", "title", "variants", "benchmarks", title="baselines/")
         for name in config.paper_names():
             params = config.params(name)
-            papers.add_row(name, params.title, ", ".join(params.variants), str(len(params.runs)))
+            papers.add_row(name, params.title, ", ".join(params.variants), str(len(params.on)))
         questions = Table("benchmark", "question", "sees", "trials quick / paper", title="benchmarks/")
         for name in config.benchmark_names():
             quick, paper = (config.benchmark(name, scale) for scale in SCALES)
@@ -125,13 +128,14 @@ def reproduce(
 ) -> None:
     """Run what the stores lack; without arguments everything, with verdicts, boards and the report page at the end."""
     with plainly():
-        from leakboard.run import stage
+        from leakboard.record.results import Results
+        from leakboard.run import stage, trained
 
-        chosen, results = scale_of(scale), (out.resolve() if out else config.root() / "results")
+        results = Results.at(scale_of(scale), out)
         if paper == "victims":
-            stage.record_victims(chosen, benchmark, results)
+            trained.record_victims(results, benchmark)
             return
-        stages = stage.stages(chosen, paper, benchmark, results)
+        stages = stage.stages(results, paper, benchmark)
         with progress() as report:
             ran = stage.reproduce(
                 stages,
@@ -141,18 +145,18 @@ def reproduce(
                 fresh=fresh,
                 report=report,
             )
-        screen.print(f"{ran} trials run, {len(stages)} stages up to date in {results}", soft_wrap=True)
+        screen.print(f"{ran} trials run, {len(stages)} stages up to date in {results.top}", soft_wrap=True)
         if paper is None:
-            conclude(chosen, out.resolve() if out else None)
+            conclude(results)
 
 
-def conclude(scale: Scale, results: Path | None) -> None:
+def conclude(results: Results) -> None:
     """Verdicts, boards and report of a whole reproduction; exit status 1 when a gating number is missed."""
     from leakboard.board import replication, report, verdict
 
-    page = report.write_all(scale, results)
-    here = verdict.verdicts(scale, results)
-    print_frame(replication.comparison(here, replication.read_verdicts(scale)), title="published / committed / here")
+    page, here = report.write_all(results), verdict.verdicts(results)
+    committed = replication.read_verdicts(results.at(results.scale))
+    print_frame(replication.comparison(here, committed), title="published / committed / here")
     screen.print(f"report: {page}", soft_wrap=True)
     if ((here["verdict"] == "missed") & here["gates"]).any():
         raise typer.Exit(1)
@@ -164,9 +168,10 @@ def check() -> None:
     with plainly():
         from leakboard.board import check as checks
         from leakboard.board import verdict
+        from leakboard.record.results import Results
 
         for scale in SCALES:
-            table = verdict.verdicts(scale)
+            table = verdict.verdicts(Results.at(scale))
             counts = ", ".join(f"{n} {name}" for name, n in table["verdict"].value_counts().items())
             screen.print(f"{scale}: {counts or 'no published number'}")
         findings = checks.check(config.root())
@@ -186,11 +191,46 @@ def report(scale: ScaleOption = "quick", out: OutOption = None) -> None:
     with plainly():
         from leakboard.board import replication
         from leakboard.board import report as pages
+        from leakboard.record.results import Results
 
-        page = pages.write_all(scale_of(scale), out.resolve() if out else None)
-        if scale == "paper" and out is None:
-            replication.update_readme(config.root() / "README.md")
+        results = Results.at(scale_of(scale), out)
+        page = pages.write_all(results)
+        if scale == "paper" and results.committed:
+            replication.update_readme(config.root() / "README.md", results)
         screen.print(f"report: {page}", soft_wrap=True)
+
+
+@app.command()
+def rescore(
+    paper: Annotated[str | None, typer.Argument(help="A paper in baselines/; all when absent.")] = None,
+    benchmark: Annotated[str | None, typer.Argument(help="One of its benchmarks; all when absent.")] = None,
+    scale: ScaleOption = "quick",
+    out: OutOption = None,
+) -> None:
+    """Judge again what attacks handed in, where build/ still holds it: a new metric needs no new attack."""
+    with plainly():
+        from leakboard.record.results import Results
+        from leakboard.run import rescore as scoring
+        from leakboard.run import stage
+
+        judged = absent = 0
+        for one in stage.stages(Results.at(scale_of(scale), out), paper, benchmark):
+            counts = scoring.rescore(one)
+            judged, absent = judged + counts[0], absent + counts[1]
+        screen.print(f"{judged} trials judged again; of {absent} no reconstruction is here, they stay as they are")
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Trees of results, as --out wrote them.")],
+    out: OutOption = None,
+) -> None:
+    """Bring together what several machines ran, and derive aggregates and pictures again."""
+    with plainly():
+        from leakboard.run import shares
+
+        for name in shares.merge(folders, out):
+            screen.print(f"merged {name}", highlight=False)
 
 
 @data_app.command("list")

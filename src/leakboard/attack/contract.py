@@ -25,12 +25,17 @@ class AttackError(Fault, ValueError):
     """A file that is no attack, or settings that the attack does not have."""
 
 
+class CraftError(Fault):
+    """A malicious server could not craft what it sends out; its cause is the error."""
+
+
 class Attack(Protocol):
     """The one method that every attack has.
 
     Optional, found by name: `skips(benchmark) -> str | None` (a reason, shown on the board), `craft(model, public, rng)
-    -> Module` (a malicious server: what it sends out), `prepare(public, rng) -> None` (train a prior; timed apart),
-    `reconstruct_many(seen: list, rng: list) -> list[Reconstruction]` (many trials as one computation).
+    -> Module` (a malicious server: what it sends out), `prior(benchmark) -> Recipe` (what it needs trained on public
+    images, handed over as `seen.prior`), `reconstruct_many(seen: list, rng: list) -> list[Reconstruction]` (many trials
+    as one computation).
     """
 
     def reconstruct(self, seen: Any, rng: Generator) -> Reconstruction: ...
@@ -83,13 +88,12 @@ def configure(attack: type[Attack], settings: dict[str, Any]) -> Attack:
 
 def craft(attack: Attack, model: nn.Module, public: Public | None, rng: Generator) -> nn.Module:
     """What a malicious server sends out: the attack's own choice, or the model as it is."""
-    return attack.craft(model, public, rng) if hasattr(attack, "craft") else model
-
-
-def prepare(attack: Attack, public: Public | None, rng: Generator) -> None:
-    """Let the attack train or load its prior."""
-    if hasattr(attack, "prepare"):
-        attack.prepare(public, rng)
+    if not hasattr(attack, "craft"):
+        return model
+    try:
+        return attack.craft(model, public, rng)
+    except Exception as error:
+        raise CraftError(f"{type(attack).__name__}.craft: {error}") from error
 
 
 def reconstruct(attack: Attack, seen: Sequence[Seen], rngs: Sequence[Generator]) -> list[Reconstruction]:

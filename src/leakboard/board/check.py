@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
-import importlib
 import io
 import json
 import math
@@ -22,10 +21,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from leakboard.board import verdict
-from leakboard.config import SCALES, ConfigError, Scale, benchmark, paper_names, params
+from leakboard.board import tables, verdict
+from leakboard.config import SCALES, ConfigError, Scale, paper_names, params
+from leakboard.metrics import RATES
 from leakboard.record import locks, trial_lines
-from leakboard.record.aggregate import RATES, aggregate, timing
+from leakboard.record.aggregate import aggregate, timing
+from leakboard.record.results import Results
 
 RELATIVE = 1.1e-5  # one unit in the sixth significant digit, the last that the files hold
 SHOWN = 5  # differences named per file; the rest are counted
@@ -45,9 +46,14 @@ class Finding:
 def check(root: Path) -> list[Finding]:
     """Everything that is wrong in the checkout at `root`, in the order of the pipeline."""
     with contextlib.chdir(root):
-        found = [finding for scale in SCALES for finding in _scale_findings(scale)]
+        found = [finding for scale in SCALES for finding in _scale_findings(_relative(scale))]
         found += [Finding(*mismatch) for mismatch in locks.mismatches(Path.cwd())]
     return found
+
+
+def _relative(scale: Scale) -> Results:
+    """The checkout's results by paths that findings can show."""
+    return Results(scale, Path("results"))
 
 
 def failed(findings: list[Finding]) -> bool:
@@ -60,15 +66,14 @@ def rows(findings: list[Finding]) -> list[tuple[str, str, str, str, str]]:
     return [(one.severity, one.file, one.what, one.found, one.expected) for one in ordered]
 
 
-def _scale_findings(scale: Scale) -> Iterator[Finding]:
-    folder = Path("results") / scale
-    if not (folder / "papers").is_dir() and not verdict.published_path(scale).exists():
+def _scale_findings(results: Results) -> Iterator[Finding]:
+    if not results.papers.is_dir() and not results.file("published.csv").exists():
         return
     for paper in paper_names():
-        for place in sorted((folder / "papers" / paper).glob("*/")):
-            yield from _guarded(place, functools.partial(_run_findings, place, scale, paper))
-    yield from _guarded(folder / "published.csv", functools.partial(_verdict_findings, scale))
-    yield from _guarded(folder / "leaderboard.csv", functools.partial(_leaderboard_findings, scale))
+        for place in sorted((results.papers / paper).glob("*/")):
+            yield from _guarded(place, functools.partial(_run_findings, results, paper, place.name))
+    yield from _guarded(results.file("published.csv"), functools.partial(_verdict_findings, results))
+    yield from _guarded(results.file("leaderboard.csv"), functools.partial(_leaderboard_findings, results))
 
 
 def _guarded(place: Path, findings: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -79,19 +84,20 @@ def _guarded(place: Path, findings: Callable[[], Iterator[Finding]]) -> list[Fin
         return [Finding(place.as_posix(), "is readable", str(error), "a whole file")]
 
 
-def _run_findings(place: Path, scale: Scale, paper: str) -> Iterator[Finding]:
+def _run_findings(results: Results, paper: str, run: str) -> Iterator[Finding]:
     """One paper on one benchmark: its lines, and the two files derived from them."""
+    place = results.folder(paper, run)
     trials = place / "trials.csv"
     if not trials.exists():
         if any(place.iterdir()):
             yield Finding(trials.as_posix(), "exists", "no file", "the trials behind its neighbours")
         return
-    if place.name not in params(paper).runs:
-        yield Finding(place.as_posix(), "is in runs", place.name, ", ".join(params(paper).runs), "warning")
+    if run not in params(paper).on:
+        yield Finding(place.as_posix(), "the paper stands on it", run, ", ".join(params(paper).on), "warning")
         return
     lines = trial_lines.read(trials)
-    yield from _limited(trials, _line_faults(lines, place.name, scale))
-    present = trial_lines.current(lines, trial_lines.present_keys(paper, benchmark(place.name, scale)))
+    yield from _limited(trials, _line_faults(lines, run, results.scale))
+    present = trial_lines.current(lines, trial_lines.present_keys(paper, results.benchmark(run)))
     if not present.all():
         yield Finding(trials.as_posix(), "lines are current", f"{int((~present).sum())} stale", "0", "warning")
     for name, derive in (("metrics.json", aggregate), ("timing.json", timing)):
@@ -156,31 +162,22 @@ def _table_faults(path: Path, expected: str) -> Iterator[Fault]:
             yield f"cells of {' '.join(other[:2])}", len(one), len(other)
 
 
-def _verdict_findings(scale: Scale) -> Iterator[Finding]:
-    table, path = verdict.verdicts(scale), Path("results") / scale / "published.csv"
+def _verdict_findings(results: Results) -> Iterator[Finding]:
+    table, path = verdict.verdicts(results), results.file("published.csv")
     yield from _limited(path, _table_faults(path, verdict.text_of(table)))
     for row in table.itertuples():
         place = f"baselines/{row.paper}/published.yaml"
-        what, ours = f"{row.run} {row.metric} ({scale})", f"{row.ours:.6g} [{row.low:.6g}, {row.high:.6g}], n={row.n}"
+        what = f"{row.run} {row.metric} ({results.scale})"
+        ours = f"{row.ours:.6g} [{row.low:.6g}, {row.high:.6g}], n={row.n}"
         if row.verdict == "missed" and row.gates:
             yield Finding(place, what, ours, f"{row.published} (tolerance {row.tolerance:.6g})")
-        if row.metric not in trial_lines.COLUMNS:
-            yield Finding(place, what, "no such column", "a column of trials.csv", "warning")
-        elif row.verdict == "not run" and row.n:
+        if row.verdict == "not run" and row.n:
             yield Finding(place, what, f"absent in some of {row.n} trials", "a value in each", "warning")
 
 
-def _leaderboard_findings(scale: Scale) -> Iterator[Finding]:
-    """Only when this installation can derive a leaderboard."""
-    try:
-        tables = importlib.import_module("leakboard.board.tables")
-    except ModuleNotFoundError as error:
-        if error.name != "leakboard.board.tables":
-            raise
-        return
-    if hasattr(tables, "leaderboard"):
-        path = Path("results") / scale / "leaderboard.csv"
-        yield from _limited(path, _table_faults(path, tables.leaderboard(scale).to_csv(index=False)))
+def _leaderboard_findings(results: Results) -> Iterator[Finding]:
+    path = results.file("leaderboard.csv")
+    yield from _limited(path, _table_faults(path, tables.board_text(tables.leaderboard(results))))
 
 
 def _line_faults(lines: pd.DataFrame, run: str, scale: Scale) -> Iterator[Fault]:

@@ -10,7 +10,8 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
-from leakboard.board.tables import CONTROLS, heading
+from leakboard.board.tables import CONTROLS
+from leakboard.metrics import heading
 from leakboard.record.aggregate import interval
 from leakboard.record.trial_lines import write_text
 

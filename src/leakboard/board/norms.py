@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from leakboard import config
-from leakboard.config import Benchmark
-from leakboard.record import trial_lines
+from leakboard.record.results import Results
 
 FEWEST = 6  # trials from which two halves say something
 
 
-def by_gradient_norm(benchmark: Benchmark, results: Path | None = None) -> str:
+def by_gradient_norm(results: Results, run: str) -> str:
     """One sentence: mean PSNR of every attack over the half of the trials with the smaller gradient, and the other."""
-    halves = list(_halves(benchmark, results))
+    halves = list(_halves(results, run))
     if not halves:
         return ""
     rows = "; ".join(f"{name} {small:.1f} and {large:.1f} dB" for name, _, small, large in halves)
     return f"Half of the victims' gradients have a norm below {halves[0][1]:.3g}; mean PSNR there and above: {rows}."
 
 
-def _halves(benchmark: Benchmark, results: Path | None) -> Iterator[tuple[str, float, float, float]]:
-    for paper in config.paper_names():
-        params = config.params(paper)
-        if paper == "controls" or benchmark.name not in params.runs:
+def _halves(results: Results, run: str) -> Iterator[tuple[str, float, float, float]]:
+    for paper in config.papers_on(run):
+        if paper == "controls":
             continue
-        lines = trial_lines.current_lines(
-            trial_lines.results(benchmark.scale, paper, benchmark.name, results), paper, benchmark
-        ).dropna(subset=["psnr", "gradient_norm"])
+        lines = results.current_lines(paper, run).dropna(subset=["psnr", "gradient_norm"])
         for (variant, _), trials in lines.groupby(["variant", "device_kind"]):
             norm = trials["gradient_norm"]
             if len(trials) >= FEWEST and norm.min() < norm.max():

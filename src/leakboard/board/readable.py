@@ -7,16 +7,9 @@ import math
 import pandas as pd
 
 from leakboard.config import Benchmark
-from leakboard.record.aggregate import MEANS, RATES, REACHED
+from leakboard.metrics import COSTS, METRICS, QUALITY, heading
 from leakboard.threat import KINDS, KNOWLEDGE
 
-QUALITY = tuple(metric for metric in MEANS if metric != "gradient_norm")
-COSTS = ("seconds", "evaluations", *REACHED)  # medians; comparable on one kind of device only
-HEADINGS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "mse": "MSE", "label_accuracy": "label accuracy"} | {
-    "oracle_cosine": "abs cos (oracle)",
-    **{f"success_{limit}": f"MSE < {limit}" for limit in ("1e-2", "1e-3", "1e-4")},
-    **{f"above{limit}": f"PSNR > {limit} dB" for limit in (20, 30)},
-}
 # What a column may hold and not be worth its place; of the others only what is absent.
 DULL: dict[str, set[str]] = {"rank": set(), "failed": {"0"}, "execution": {"loop", ""}}
 NETWORKS = {"fresh": "an untrained", "trained": "a trained", "pretrained": "a pretrained"}
@@ -58,11 +51,6 @@ def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     return pd.DataFrame({name: cells for name, cells in columns.items() if name not in dull})
 
 
-def heading(metric: str) -> str:
-    """A metric's name for readers."""
-    return HEADINGS.get(metric, metric.replace("_", " "))
-
-
 def _cell(metric: str, mean: float, low: float, high: float) -> str:
     """`mean [low, high]`, or `-` where there is none."""
     return "-" if math.isnan(mean) else f"{number(metric, mean)} [{number(metric, low)}, {number(metric, high)}]"
@@ -72,7 +60,7 @@ def number(metric: str, value: float) -> str:
     """One value of a metric in few digits, none of them `-0`; `-` for none, `inf` for never reached."""
     if math.isnan(value):
         return "-"
-    digits = ".1f" if metric == "psnr" else ".2f" if metric in (*RATES, "ssim", "lpips", "oracle_cosine") else ".3g"
+    digits = METRICS[metric].digits
     if metric in COSTS and 0 < value < 1e-3:
         return "< 0.001"
     whole = metric not in QUALITY and math.isfinite(value) and abs(value) >= 100

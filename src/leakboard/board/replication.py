@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board.verdict import published_path
-from leakboard.config import Scale
+from leakboard.record.results import Results
 from leakboard.record.trial_lines import write_text
 
 BEGIN, END = "<!-- replication:begin -->", "<!-- replication:end -->"
@@ -21,18 +20,18 @@ MOST_LINES = 40
 IDENTITY = ["paper", "run", "metric", "where"]
 
 
-def read_verdicts(scale: Scale, results: Path | None = None) -> pd.DataFrame:
-    """`<scale>/published.csv`, text in text columns; an empty frame where there is none."""
-    path = published_path(scale, results)
+def read_verdicts(results: Results) -> pd.DataFrame:
+    """`published.csv`, text in text columns; an empty frame where there is none."""
+    path = results.file("published.csv")
     if not path.exists():
         return pd.DataFrame(columns=[*IDENTITY, "gates", "published", "ours", "low", "high", "n", "verdict", "gap"])
     texts = {name: str for name in (*IDENTITY, "published", "verdict", "gap", "provenance")}
     return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={n: [""] for n in ("ours", "low", "high")})
 
 
-def replication_table(scale: Scale = "paper", results: Path | None = None) -> str:
+def replication_table(results: Results) -> str:
     """Markdown, at most `MOST_LINES` lines: verdicts counted per paper, then the gating ones, misses first."""
-    table = read_verdicts(scale, results)
+    table = read_verdicts(results)
     lines = [f"| paper | {' | '.join(VERDICTS)} |", f"| --- |{' ---: |' * len(VERDICTS)}"]
     for paper, entries in table.groupby("paper"):
         counts = entries["verdict"].value_counts()
@@ -44,7 +43,7 @@ def replication_table(scale: Scale = "paper", results: Path | None = None) -> st
     ]
     room = MOST_LINES - len(lines) - 3
     if len(listed) > room:
-        more = f"| | and {len(listed) - room + 1} more in `results/{scale}/published.csv` | | | |"
+        more = f"| | and {len(listed) - room + 1} more in `results/{results.scale}/published.csv` | | | |"
         listed = [*listed[: max(room - 1, 0)], more]
     heading = [
         "| paper | what gates | published | ours [95 % interval] (n) | verdict |",
@@ -73,23 +72,23 @@ def interval_text(row: dict[Any, Any]) -> str:
     return "-" if math.isnan(ours) else f"{ours:.4g} [{low:.4g}, {high:.4g}] (n = {int(row['n'])})"
 
 
-def update_readme(path: Path, scale: Scale = "paper", results: Path | None = None) -> None:
+def update_readme(path: Path, results: Results) -> None:
     """Put the replication table between the two marks of the file; ValueError where they are not both there."""
-    write_text(path, _renewed(path, scale, results))
+    write_text(path, _renewed(path, results))
 
 
-def readme_is_stale(path: Path, scale: Scale = "paper", results: Path | None = None) -> bool:
+def readme_is_stale(path: Path, results: Results) -> bool:
     """Whether the table in the file is not the one that `published.csv` gives."""
-    return Path(path).read_text(encoding="utf-8") != _renewed(path, scale, results)
+    return Path(path).read_text(encoding="utf-8") != _renewed(path, results)
 
 
-def _renewed(path: Path, scale: Scale, results: Path | None) -> str:
+def _renewed(path: Path, results: Results) -> str:
     text = Path(path).read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{path} has no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n{replication_table(scale, results)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{replication_table(results)}\n{END}{after}"
 
 
 def comparison(published_here: pd.DataFrame, committed: pd.DataFrame) -> pd.DataFrame:

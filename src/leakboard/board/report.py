@@ -13,9 +13,12 @@ import pandas as pd
 
 from leakboard import config
 from leakboard.board import figures, tables, verdict
+from leakboard.board.readable import shown, threat_sentence
 from leakboard.board.replication import VERDICTS, interval_text
 from leakboard.config import Benchmark, Scale
+from leakboard.metrics import heading
 from leakboard.record import speed, trial_lines
+from leakboard.record.results import Results
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MACHINE = ["device_kind", "device", "torch", "cuda", "threads", "commit", "dirty"]
@@ -28,33 +31,30 @@ COST_CAPTION = (
 )
 
 
-def write_all(scale: Scale, results: Path | None = None) -> Path:
+def write_all(results: Results) -> Path:
     """Write the verdicts, the leaderboard and the page; returns where the page is."""
-    verdict.write_verdicts(scale, results)
-    tables.write_leaderboard(scale, results)
-    return report(scale, results=results)
+    judged = verdict.write_verdicts(results)
+    board = tables.write_leaderboard(results)
+    return report(results, judged, board)
 
 
-def report(scale: Scale, out: Path | None = None, results: Path | None = None) -> Path:
-    """Write the page of one scale and return its path.
-
-    out: the file; without it `build/report/<scale>.html`, or `report/<scale>.html` below `results` where that is given.
-    """
+def report(results: Results, judged: pd.DataFrame | None = None, board: pd.DataFrame | None = None) -> Path:
+    """Write the page and return its path; verdicts and boards are derived where they are not given."""
     from jinja2 import Environment, StrictUndefined
 
-    judged = verdict.verdicts(scale, results)
+    judged = verdict.verdicts(results) if judged is None else judged
+    board = tables.leaderboard(results) if board is None else board
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
     page = template.render(
-        scale=scale,
+        scale=results.scale,
         counted=_counted(judged),
         verdicts=[_verdict(row) for row in judged.to_dict("records")],
-        sections=_sections(scale, results),
-        speed=_speed(scale),
-        machines=_machines(scale, results),
+        sections=_sections(results, board),
+        speed=_speed(results.scale),
+        machines=_machines(results),
     )
-    path = Path(out) if out else (results or config.root() / "build") / "report" / f"{scale}.html"
-    trial_lines.write_text(path, page)
-    return path
+    trial_lines.write_text(results.page, page)
+    return results.page
 
 
 def _counted(judged: pd.DataFrame) -> str:
@@ -73,33 +73,31 @@ def _verdict(row: dict[Any, Any]) -> dict[str, str]:
     }
 
 
-def _sections(scale: Scale, results: Path | None) -> list[dict[str, Any]]:
+def _sections(results: Results, board: pd.DataFrame) -> list[dict[str, Any]]:
     """What the page says of each benchmark that has rows."""
-    boards = {name: tables.board_around(name, scale, results=results) for name in tables.run_names()}
-    return [_section(config.benchmark(name, scale), board, results) for name, board in boards.items() if len(board)]
+    boards = board.groupby("benchmark", sort=False)
+    return [_section(results, results.benchmark(str(name)), rows) for name, rows in boards]
 
 
-def _section(benchmark: Benchmark, board: pd.DataFrame, results: Path | None) -> dict[str, Any]:
-    shown = tables.shown(board, benchmark)
-    papers = [paper for paper in config.paper_names() if benchmark.name in config.params(paper).runs]
+def _section(results: Results, benchmark: Benchmark, board: pd.DataFrame) -> dict[str, Any]:
+    table = shown(board, benchmark)
+    papers = config.papers_on(benchmark.name)
     return {
         "name": benchmark.name,
         "question": benchmark.question.strip(),
-        "threat": tables.threat_sentence(benchmark),
-        "metric": tables.heading(benchmark.metrics[0]),
+        "threat": threat_sentence(benchmark),
+        "metric": heading(benchmark.metrics[0]),
         "trials": benchmark.trials,
-        "columns": list(shown.columns),
-        "lines": shown.to_numpy().tolist(),
-        "figures": _figures(benchmark, board, papers, results),
-        "grids": [grid for paper in papers for grid in _grid(benchmark, paper, results)],
+        "columns": list(table.columns),
+        "lines": table.to_numpy().tolist(),
+        "figures": _figures(results, benchmark, board),
+        "grids": [grid for paper in papers for grid in _grid(results, benchmark.name, paper)],
     }
 
 
-def _figures(
-    benchmark: Benchmark, board: pd.DataFrame, papers: list[str], results: Path | None
-) -> list[dict[str, Any]]:
+def _figures(results: Results, benchmark: Benchmark, board: pd.DataFrame) -> list[dict[str, Any]]:
     drawn = []
-    snapshots = _snapshots(benchmark, papers, results)
+    snapshots = _snapshots(results, benchmark)
     if len(snapshots):
         buffer = io.StringIO()
         figures.curves(buffer, snapshots)
@@ -111,11 +109,11 @@ def _figures(
     return drawn
 
 
-def _snapshots(benchmark: Benchmark, papers: list[str], results: Path | None) -> pd.DataFrame:
+def _snapshots(results: Results, benchmark: Benchmark) -> pd.DataFrame:
     """The lines of every paper's `curve.csv` for variants that it has today; `variant` names the paper too."""
     found = []
-    for paper in papers:
-        path = trial_lines.results(benchmark.scale, paper, benchmark.name, results) / "curve.csv"
+    for paper in config.papers_on(benchmark.name):
+        path = results.folder(paper, benchmark.name) / "curve.csv"
         if path.exists():
             lines = pd.read_csv(path, dtype={"variant": str, "device_kind": str})
             kept = lines[lines["variant"].isin(list(config.params(paper).variants_on(benchmark)))]
@@ -133,9 +131,9 @@ def _inline(svg: str, name: str) -> Any:
     return Markup(body.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1))
 
 
-def _grid(benchmark: Benchmark, paper: str, results: Path | None) -> list[dict[str, str]]:
+def _grid(results: Results, run: str, paper: str) -> list[dict[str, str]]:
     """The paper's picture as a data URI, if it has one."""
-    path = trial_lines.results(benchmark.scale, paper, benchmark.name, results) / "grid.png"
+    path = results.folder(paper, run) / "grid.png"
     if not path.exists():
         return []
     caption = f"{config.params(paper).title}: the truth above, reconstructions below, PSNR in dB under each."
@@ -158,17 +156,11 @@ def _speed(scale: Scale) -> dict[str, Any]:
     }
 
 
-def _machines(scale: Scale, results: Path | None) -> dict[str, Any]:
+def _machines(results: Results) -> dict[str, Any]:
     """Which machines the current trial lines come from, and how many trials each ran."""
-    places = [(run, paper) for run in tables.run_names() for paper in config.paper_names()]
-    lines = [_current(scale, paper, run, results) for run, paper in places if run in config.params(paper).runs]
+    places = [(paper, run) for run in config.board_names() for paper in config.papers_on(run)]
+    lines = [results.current_lines(*place) for place in places]
     columns = [*(name.replace("_", " ") for name in MACHINE), "trials"]
     every = pd.concat([one[MACHINE] for one in lines if len(one)] or [trial_lines.frame()[MACHINE]])
     counts = every.assign(threads=every["threads"].map("{:.0f}".format)).groupby(MACHINE, dropna=False).size()
     return {"columns": columns, "lines": [[*map(str, named), str(count)] for named, count in counts.items()]}
-
-
-def _current(scale: Scale, paper: str, run: str, results: Path | None) -> pd.DataFrame:
-    return trial_lines.current_lines(
-        trial_lines.results(scale, paper, run, results), paper, config.benchmark(run, scale)
-    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,15 @@ import pandas as pd
 
 from leakboard import config
 from leakboard.board.norms import by_gradient_norm
-from leakboard.board.readable import COSTS, QUALITY, heading, markdown, number, shown, threat_sentence
-from leakboard.board.replication import comparison, readme_is_stale, replication_table, update_readme
+from leakboard.board.readable import markdown, shown, threat_sentence
 from leakboard.board.verdict import Estimate, estimate
-from leakboard.config import Benchmark, Scale
+from leakboard.config import Benchmark
+from leakboard.metrics import COSTS, QUALITY, REACHED, heading, lower_is_better
 from leakboard.record import speed, trial_lines
-from leakboard.record.aggregate import REACHED, interval, metric_values, one_per_trial
-
-__all__ = [
-    "board_around", "board_text", "comparison", "heading", "leaderboard", "markdown", "number", "ranked",
-    "readme_is_stale", "replication_table", "rows", "run_names", "shown", "threat_sentence", "update_readme",
-    "write_leaderboard",
-]  # fmt: skip
+from leakboard.record.aggregate import interval, metric_values, one_per_trial
+from leakboard.record.results import Results
 
 CONTROLS = "controls"
-LOWER_IS_BETTER = ("mse", "lpips", *COSTS)
 COLUMNS = (
     "benchmark", "paper", "variant", "device_kind", "rank", "metric", "score", "score_low", "score_high", "n",
     "failures", "labels", *(f"{metric}{end}" for metric in QUALITY for end in ("", "_low", "_high")), *COSTS,
@@ -37,30 +30,27 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def leaderboard(scale: Scale, results: Path | None = None) -> pd.DataFrame:
+def leaderboard(results: Results) -> pd.DataFrame:
     """Every board of one scale, `COLUMNS`: one row per (benchmark, paper, variant, device kind), best first per board.
 
-    results: the folder that holds `<scale>/`; without it that of the checkout.
+    A metric that no row has is no column.
     """
-    boards = [board_around(name, scale, results=results) for name in run_names()]
-    filled = [board for board in boards if len(board)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(COLUMNS))
+    filled = [board for name in config.board_names() if len(board := board_around(results, name))]
+    if not filled:
+        return pd.DataFrame(columns=list(COLUMNS))
+    table = pd.concat(filled, ignore_index=True)
+    absent = [metric for metric in QUALITY if table[metric].isna().all()]
+    return table.drop(columns=[f"{metric}{end}" for metric in absent for end in ("", "_low", "_high")])
 
 
-def run_names() -> list[str]:
-    return sorted({run for paper in config.paper_names() for run in config.params(paper).runs})
-
-
-def board_around(
-    benchmark: str, scale: Scale, extra: pd.DataFrame | None = None, results: Path | None = None
-) -> pd.DataFrame:
+def board_around(results: Results, run: str, extra: pd.DataFrame | None = None) -> pd.DataFrame:
     """The board of one benchmark; with `extra` a further attack stands in it at its rank.
 
-    extra: that attack's trial lines (`trial_lines.COLUMNS`) or its rows, as `rows` makes them. They take the place of rows
-    of the same name.
+    extra: that attack's trial lines (`trial_lines.COLUMNS`) or its rows, as `rows` makes them. They take the place of
+    rows of the same name.
     """
-    question = config.benchmark(benchmark, scale)
-    found = [row for paper in config.paper_names() for row in _paper_rows(paper, question, results)]
+    question = results.benchmark(run)
+    found = [row for paper in config.papers_on(run) for row in _paper_rows(results, paper, question)]
     board = pd.DataFrame(found, columns=list(COLUMNS))
     if extra is not None and len(extra):
         further = rows(str(extra["attack"].iloc[0]), question, extra) if "trial" in extra else extra
@@ -69,13 +59,9 @@ def board_around(
     return ranked(board)
 
 
-def _paper_rows(paper: str, benchmark: Benchmark, results: Path | None) -> list[dict[str, Any]]:
-    """The rows of one paper on one benchmark; none where its `params.yaml` does not name the benchmark."""
-    if benchmark.name not in config.params(paper).runs:
-        return []
-    path = trial_lines.results(benchmark.scale, paper, benchmark.name, results) / "trials.csv"
-    lines = trial_lines.read(path)
-    return list(_rows(paper, benchmark, lines, trial_lines.current(lines, trial_lines.present_keys(paper, benchmark))))
+def _paper_rows(results: Results, paper: str, question: Benchmark) -> list[dict[str, Any]]:
+    lines = results.lines(paper, question.name)
+    return list(_rows(paper, question, lines, trial_lines.current(lines, trial_lines.present_keys(paper, question))))
 
 
 def rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame) -> pd.DataFrame:
@@ -165,7 +151,7 @@ def ranked(board: pd.DataFrame) -> pd.DataFrame:
     if board.empty:
         return board
     metric = str(board["metric"].iloc[0])
-    ascending = metric in LOWER_IS_BETTER
+    ascending = lower_is_better(metric)
     place = _contenders(board, metric)["score"].rank(method="min", ascending=ascending)
     rank = place.map(lambda value: str(int(value))).reindex(board.index).fillna("-")
     order = board["score"] if ascending else -board["score"]
@@ -190,23 +176,24 @@ def board_text(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, lineterminator="\n")
 
 
-def write_leaderboard(scale: Scale, results: Path | None = None) -> None:
-    """Write `<scale>/leaderboard.csv` and `.md` below `results`."""
-    table, folder = leaderboard(scale, results), (results or config.root() / "results") / scale
-    trial_lines.write_text(folder / "leaderboard.csv", board_text(table))
-    trial_lines.write_text(folder / "leaderboard.md", _page(table, scale, results))
+def write_leaderboard(results: Results) -> pd.DataFrame:
+    """Write `leaderboard.csv` and `.md`, and return the boards."""
+    table = leaderboard(results)
+    trial_lines.write_text(results.file("leaderboard.csv"), board_text(table))
+    trial_lines.write_text(results.file("leaderboard.md"), _page(results, table))
+    return table
 
 
-def _page(table: pd.DataFrame, scale: Scale, results: Path | None) -> str:
+def _page(results: Results, table: pd.DataFrame) -> str:
     parts = [
-        f"# Leaderboard, {scale} scale",
+        f"# Leaderboard, {results.scale} scale",
         "Mean over all trials [95 % bootstrap interval]; a failed trial scores what noise scores. Costs are medians of "
         "the attack alone; ms per step is one gradient evaluation of one reconstruction, in the execution that "
         "`make speed` chose. A rank holds within its table only; controls are shown and not ranked.",
     ]
     for name, board in table.groupby("benchmark", sort=False):
-        question = config.benchmark(str(name), scale)
+        question = results.benchmark(str(name))
         parts += [f"## {name}", question.question.strip(), threat_sentence(question)]
         parts += [f"Ranked by {heading(question.metrics[0])}; n = {question.trials} trials."]
-        parts += [markdown(shown(board, question)), by_gradient_norm(question, results)]
+        parts += [markdown(shown(board, question)), by_gradient_norm(results, question.name)]
     return "\n\n".join(filter(None, parts)) + "\n"

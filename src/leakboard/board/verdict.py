@@ -11,14 +11,15 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from leakboard.config import Claim, PublishedNumber, Row, Scale, benchmark, paper_names, published, root
-from leakboard.record.aggregate import RATES, REACHED, interval, metric_values, one_per_trial
-from leakboard.record.trial_lines import INTEGERS, TEXTS, current_lines, frame, results, write_text
+from leakboard.config import Claim, PublishedNumber, Row, Scale, paper_names, published
+from leakboard.metrics import RATES, REACHED
+from leakboard.record.aggregate import interval, metric_values, one_per_trial
+from leakboard.record.results import Results
+from leakboard.record.trial_lines import write_text
 
 COLUMNS = (
     "paper", "run", "metric", "where", "provenance", "gates", "published", "tolerance", "ours", "low", "high", "n",
@@ -95,9 +96,7 @@ def verdict(exists: bool, holds: bool, gap: str) -> str:
 
 
 def by_kind(lines: pd.DataFrame, variant: str, metric: str) -> dict[str, pd.Series]:
-    """{device kind: values of one metric by trial}; empty for a metric that is no number column of the store."""
-    if metric not in lines or metric in (*TEXTS, *INTEGERS):
-        return {}
+    """{device kind: values of one metric by trial}"""
     chosen = one_per_trial(lines[lines["variant"] == variant])
     groups = chosen.groupby("device_kind")
     return {str(kind): pd.Series(metric_values(group, metric), index=group["trial"]) for kind, group in groups}
@@ -181,26 +180,19 @@ def _entries(scale: Scale) -> Iterator[tuple[str, PublishedNumber | Claim]]:
             yield from ((paper, claim) for claim in said.claims if scale in claim.scale)
 
 
-def verdicts(scale: Scale, top: Path | None = None) -> pd.DataFrame:
-    """The content of `results/<scale>/published.csv`: one row per published number and claim, `COLUMNS`.
+def verdicts(results: Results) -> pd.DataFrame:
+    """The content of `published.csv`: one row per published number and claim, `COLUMNS`.
 
     A number: `published` its value, `tolerance` the one that was applied. A claim: `run` names both sides, `published`
     the relation that the difference left - right must satisfy, `tolerance` the margin, `where` starts with its
     sentence; ours, low and high are the difference paired by trial, over the trials that both sides have.
-    top: the folder that holds `<scale>/`, if not the checkout's `results/`.
     """
-
-    @functools.cache
-    def lines(paper: str, run: str) -> pd.DataFrame:
-        folder = results(scale, paper, run, top)
-        there = (folder / "trials.csv").exists()
-        return current_lines(folder, paper, benchmark(run, scale)) if there else frame()
-
+    lines = functools.cache(results.current_lines)
     rows = [
         _judged_number(paper, entry, lines)
         if isinstance(entry, PublishedNumber)
         else _judged_claim(paper, entry, lines)
-        for paper, entry in _entries(scale)
+        for paper, entry in _entries(results.scale)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -213,10 +205,8 @@ def text_of(table: pd.DataFrame) -> str:
     return buffer.getvalue()
 
 
-def published_path(scale: Scale, top: Path | None = None) -> Path:
-    return (top or root() / "results") / scale / "published.csv"
-
-
-def write_verdicts(scale: Scale, top: Path | None = None) -> None:
-    """Write `<scale>/published.csv` below `top`, or below the checkout's `results/`."""
-    write_text(published_path(scale, top), text_of(verdicts(scale, top)))
+def write_verdicts(results: Results) -> pd.DataFrame:
+    """Write `published.csv` and return what it holds."""
+    judged = verdicts(results)
+    write_text(results.file("published.csv"), text_of(judged))
+    return judged

@@ -8,19 +8,39 @@ from leakboard.config.benchmark import SCALES, Benchmark, Scale
 from leakboard.config.files import (
     benchmark,
     benchmark_names,
+    board_names,
     paper_names,
     papers_on,
     params,
     published,
     root,
-    run_names,
 )
 from leakboard.config.hashes import digest
 from leakboard.config.papers import Claim, Params, Published, PublishedNumber, Row
 from leakboard.config.sections import ConfigError, Federation, Images, Network, Threat, Training
 
 __all__ = [
-    "SCALES", "Benchmark", "Claim", "ConfigError", "Federation", "Images", "Network", "Params", "Published",
-    "PublishedNumber", "Row", "Scale", "Threat", "Training", "benchmark", "benchmark_names", "digest", "paper_names",
-    "papers_on", "params", "published", "root", "run_names",
+    "SCALES",
+    "Benchmark",
+    "Claim",
+    "ConfigError",
+    "Federation",
+    "Images",
+    "Network",
+    "Params",
+    "Published",
+    "PublishedNumber",
+    "Row",
+    "Scale",
+    "Threat",
+    "Training",
+    "benchmark",
+    "benchmark_names",
+    "board_names",
+    "digest",
+    "paper_names",
+    "papers_on",
+    "params",
+    "published",
+    "root",
 ]  # fmt: skip

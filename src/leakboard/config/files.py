@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from leakboard.config.benchmark import SCALES, Benchmark, Scale
-from leakboard.config.papers import Params, Published
+from leakboard.config.papers import Params, Published, Row
 from leakboard.config.sections import ConfigError, Strict
 from leakboard.config.yaml12 import Yaml12
 
@@ -56,7 +56,22 @@ def params(paper: str) -> Params:
 def published(paper: str) -> Published | None:
     """What the paper printed, or None for a baseline without a paper (the controls)."""
     path = root() / "baselines" / paper / "published.yaml"
-    return _whole(Published, path, _state(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    said = _whole(Published, path, _state(path))
+    for place, row in said.rows():
+        _check_row(f"{path}: {place}", row.paper or paper, row)
+    return said
+
+
+def _check_row(place: str, paper: str, row: Row) -> None:
+    """ConfigError where a number or a claim is about a row that no board can have."""
+    if paper not in paper_names():
+        raise ConfigError(f"{place}: no paper {paper!r}; there are: {', '.join(paper_names())}")
+    if row.variant not in (variants := params(paper).variants):
+        raise ConfigError(f"{place}: {paper} has no variant {row.variant!r}; it has: {', '.join(variants)}")
+    if not (root() / "benchmarks" / f"{row.run}.yaml").is_file():
+        raise ConfigError(f"{place}: no benchmark {row.run!r}; there are: {', '.join(benchmark_names())}")
 
 
 def papers_on(benchmark: str) -> list[str]:
@@ -64,8 +79,8 @@ def papers_on(benchmark: str) -> list[str]:
     return [paper for paper in paper_names() if benchmark in params(paper).on]
 
 
-def run_names() -> list[str]:
-    """The benchmarks that any paper stands on."""
+def board_names() -> list[str]:
+    """The benchmarks that any paper stands on, each of them a board."""
     return sorted({run for paper in paper_names() for run in params(paper).on})
 
 

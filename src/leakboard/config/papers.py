@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -38,7 +38,7 @@ class Params(Strict):
         return self
 
     @property
-    def runs(self) -> tuple[str, ...]:
+    def boards(self) -> tuple[str, ...]:
         """The benchmarks that the paper stands on."""
         return tuple(self.on)
 
@@ -131,3 +131,10 @@ class Published(Strict):
     citation: str
     numbers: tuple[PublishedNumber, ...] = ()
     claims: tuple[Claim, ...] = ()
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """Every row that the file speaks of, with its place in the file."""
+        for index, number in enumerate(self.numbers):
+            yield f"numbers.{index}", Row(run=number.run, variant=number.variant)
+        for index, claim in enumerate(self.claims):
+            yield from ((f"claims.{index}", side) for side in (claim.left, claim.right) if side is not None)

@@ -173,7 +173,7 @@ class Threat(Strict):
     attacker: Literal["server", "client", "outsider"] = "server"
     conduct: Literal["honest", "malicious"] = "honest"
     sees: Sees = "gradient"
-    knows: tuple[str, ...] = ()
+    knows: tuple[str, ...] = ("batch_size", "public_data")
     access: Literal["white", "black"] = "white"
 
 

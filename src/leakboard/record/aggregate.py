@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leakboard.config import Benchmark
-from leakboard.record.trial_lines import FAILURES, current_lines, write_text
+from leakboard.metrics import MEASURED, REACHED
+from leakboard.record.results import Results
+from leakboard.record.trial_lines import FAILURES, write_text
 
-RATES = ("label_accuracy", "exact", "above20", "above30", "success_1e-2", "success_1e-3", "success_1e-4")
-MEANS = ("mse", "psnr", "ssim", "lpips", *RATES, "oracle_cosine", "gradient_norm")
-REACHED = ("seconds_to_20", "evaluations_to_20")  # inf: 20 dB were never reached
 RESAMPLES = 2000
 
 
@@ -99,7 +97,7 @@ def _reasons(lines: pd.DataFrame) -> dict[str, int]:
 
 def _metrics(lines: pd.DataFrame) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for metric in (*MEANS, *REACHED):
+    for metric in MEASURED:
         values = metric_values(lines, metric)
         lacking = int(np.isnan(values).sum())
         if lacking == len(values):
@@ -164,8 +162,8 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def summarise(folder: Path, paper: str, benchmark: Benchmark) -> None:
+def summarise(results: Results, paper: str, run: str) -> None:
     """Write `metrics.json` and `timing.json` beside `trials.csv`, from its current lines."""
-    lines = current_lines(folder, paper, benchmark)
+    folder, lines = results.folder(paper, run), results.current_lines(paper, run)
     write_json(folder / "metrics.json", aggregate(lines))
     write_json(folder / "timing.json", timing(lines))

@@ -1,12 +1,13 @@
 """`speed.csv`: what every execution of an attack's gradient matching costs on a benchmark, and which one is chosen.
 
-Written by `make speed`, read by `leakboard.execution` and by the boards. CUDA and CPU rows live side by side. No torch.
+Written by `make speed`, read by `run/execution.py` and by the boards. CUDA and CPU rows live side by side. No torch.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from leakboard import config
 from leakboard.config import Scale
 from leakboard.record.trial_lines import RecordError, write_text
 
+EXECUTIONS = ("loop", "stacked", "compiled", "cuda_graph")
 GAIN = 1.05  # how many times faster than the loop an execution must be to be worth choosing
 Place = tuple[str, str, str]  # (benchmark, attack, device kind)
 
@@ -106,14 +108,27 @@ def read(file: Path) -> list[Measured]:
     """The rows of a `speed.csv`, none where there is no file; RecordError names file and line."""
     if not file.exists():
         return []
+    status = file.stat()
+    return list(_read(file, status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+@functools.lru_cache(maxsize=64)
+def _read(file: Path, *state: int) -> tuple[Measured, ...]:
+    """Parsed once for each state of the file."""
     with file.open(newline="") as lines:
-        return [_parsed(file, number, row) for number, row in enumerate(csv.DictReader(lines), 2)]
+        return tuple(_parsed(file, number, row) for number, row in enumerate(csv.DictReader(lines), 2))
 
 
 def _parsed(file: Path, line: int, row: dict[str, Any]) -> Measured:
     kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": _truth}
     try:
         fields = {field.name: kinds[str(field.type)](row[field.name]) for field in dataclasses.fields(Measured)}
+        if (
+            fields["stacked"] < 1
+            or fields["execution"] not in EXECUTIONS
+            or (fields["execution"] == "loop" and fields["stacked"] > 1)
+        ):
+            raise ValueError(f"no execution {fields['execution']!r} of {fields['stacked']} trials")
     except (KeyError, ValueError, TypeError) as error:
         raise RecordError(f"{file}:{line}: found {error}, expected what `make speed` writes") from None
     return Measured(**fields)

@@ -25,6 +25,7 @@ import pandas as pd
 import leakboard
 from leakboard.config import Benchmark, digest, params, root
 from leakboard.errors import Fault
+from leakboard.metrics import MEASURED
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -33,17 +34,20 @@ def _names(text: str) -> tuple[str, ...]:
 
 TEXTS = _names(
     "attack variant benchmark scale benchmark_hash attack_sha settings_hash victim_sha model_sha status reason "
-    "execution device_kind device torch cuda commit mse_each psnr_each"
+    "reconstruction_sha execution device_kind device torch cuda commit mse_each psnr_each"
 )
 INTEGERS = _names("benchmark_version attack_version engine trial seed")
 FLAGS = ("dirty",)
-COLUMNS = _names(
-    "attack variant benchmark scale benchmark_version benchmark_hash attack_version attack_sha settings_hash engine "
-    "victim_sha model_sha trial seed status reason seconds prepare_seconds peak_bytes evaluations restarts execution "
-    "device_kind device torch cuda threads commit dirty gradient_norm mse psnr ssim lpips label_accuracy exact above20 "
-    "above30 success_1e-2 success_1e-3 success_1e-4 oracle_cosine seconds_to_20 evaluations_to_20 loss mse_each "
-    "psnr_each"
+COLUMNS = (
+    *_names(
+        "attack variant benchmark scale benchmark_version benchmark_hash attack_version attack_sha settings_hash "
+        "engine victim_sha model_sha trial seed status reason seconds prepare_seconds peak_bytes evaluations restarts "
+        "execution device_kind device torch cuda threads commit dirty"
+    ),
+    *MEASURED,
+    *_names("loss mse_each psnr_each reconstruction_sha"),
 )
+LATER = (*MEASURED, "reconstruction_sha")  # written only where a line has it
 KEY = ("attack_sha", "settings_hash", "benchmark_hash", "engine")
 PLACE = ("variant", "trial", "device_kind", "execution")
 IDENTITY = (*PLACE, "victim_sha", "model_sha", *KEY)
@@ -64,7 +68,7 @@ def frame(lines: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
     unknown = sorted({name for line in listed for name in line} - set(COLUMNS))
     if unknown:
         raise RecordError(f"a trial line has no column {', '.join(unknown)}")
-    return _typed({name: [_plain(name, line.get(name)) for line in listed] for name in COLUMNS})
+    return _typed({name: [cell(name, line.get(name)) for line in listed] for name in COLUMNS})
 
 
 def _typed(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
@@ -77,7 +81,7 @@ def _kind(name: str) -> Any:
     return np.int64 if name in INTEGERS else np.bool_ if name in FLAGS else np.float64
 
 
-def _plain(name: str, value: Any) -> Any:
+def cell(name: str, value: Any) -> Any:
     """One value in its column's type; None and NaN are absent: '' for text, NaN for numbers."""
     absent = value is None or (isinstance(value, float) and math.isnan(value))
     if name in TEXTS:
@@ -112,9 +116,17 @@ def numbers(cell: str) -> np.ndarray:
 def read(path: Path) -> pd.DataFrame:
     """The lines of one `trials.csv`; a missing file is an empty frame. RecordError says where the file is damaged."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        status = Path(path).stat()
     except FileNotFoundError:
         return frame()
+    return _read(Path(path), status.st_mtime_ns, status.st_size, status.st_ino).copy()
+
+
+@functools.lru_cache(maxsize=512)
+def _read(path: Path, *state: int) -> pd.DataFrame:
+    """Parsed once for each state of the file."""
+    try:
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: byte {error.start} is not UTF-8 text") from None
     if not text.endswith("\n"):
@@ -123,7 +135,7 @@ def read(path: Path) -> pd.DataFrame:
     header, *body = _cells(path, text)
     _check_header(path, header)
     columns = {name: [_parsed(path, at, name, row[index]) for at, row in body] for index, name in enumerate(header[1])}
-    absent = {name: [_plain(name, None)] * len(body) for name in COLUMNS if name not in columns}
+    absent = {name: [cell(name, None)] * len(body) for name in COLUMNS if name not in columns}
     return _typed({**columns, **absent})
 
 
@@ -169,12 +181,16 @@ def _parsed(path: Path, line: int, name: str, cell: str) -> Any:
 
 
 def write(path: Path, lines: pd.DataFrame) -> None:
-    """Write `trials.csv` whole or not at all, sorted: the same lines give the same bytes."""
+    """Write `trials.csv` whole or not at all, sorted: the same lines give the same bytes.
+
+    A metric that no line has is no column, nor is the hash of reconstructions where lines are older than it.
+    """
     ordered = lines.sort_values(list(dict.fromkeys((*ORDER, *IDENTITY))), kind="stable")
+    columns = [name for name in COLUMNS if name not in LATER or (ordered[name].notna() & (ordered[name] != "")).any()]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(zip(*([_text(name, value) for value in ordered[name].tolist()] for name in COLUMNS), strict=True))
+    writer.writerow(columns)
+    writer.writerows(zip(*([_text(name, value) for value in ordered[name].tolist()] for name in columns), strict=True))
     write_text(path, buffer.getvalue())
 
 
@@ -281,14 +297,3 @@ def _defaults(attack: Path, sha: str) -> dict[str, Any]:
 
 def _is_reconstruct(part: ast.stmt) -> bool:
     return isinstance(part, ast.FunctionDef) and part.name == "reconstruct"
-
-
-def results(scale: str, paper: str, run: str, top: Path | None = None) -> Path:
-    """The folder of one paper's results on one benchmark. top: what holds `<scale>/`, if not the checkout's."""
-    return (top or root() / "results") / scale / "papers" / paper / run
-
-
-def current_lines(folder: Path, paper: str, benchmark: Benchmark) -> pd.DataFrame:
-    """The lines of `folder/trials.csv` under the present keys."""
-    lines = read(folder / "trials.csv")
-    return lines[current(lines, present_keys(paper, benchmark))].reset_index(drop=True)

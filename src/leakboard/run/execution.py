@@ -5,21 +5,19 @@ Bits are equal within one execution only, and a group of trials is one computati
 
 from __future__ import annotations
 
-import csv
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from leakboard.config import Benchmark, root
+from leakboard.config import Benchmark
 from leakboard.errors import Fault
+from leakboard.record import speed
+from leakboard.record.speed import EXECUTIONS
 
-KINDS = ("loop", "stacked", "compiled", "cuda_graph")
 GROUPS = (1, 4, 16, 64)  # sizes that are measured
 
 
-class SpeedError(Fault, ValueError):
-    """`speed.csv` does not say what it should."""
+class ExecutionError(Fault, ValueError):
+    """No such execution."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,9 @@ class Execution:
     group: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS or self.group < 1 or (self.kind == "loop" and self.group > 1):
-            raise SpeedError(f"no execution {self.kind!r} of {self.group} trials; there are: {', '.join(KINDS)}")
+        if self.kind not in EXECUTIONS or self.group < 1 or (self.kind == "loop" and self.group > 1):
+            known = ", ".join(EXECUTIONS)
+            raise ExecutionError(f"no execution {self.kind!r} of {self.group} trials; there are: {known}")
 
     def __str__(self) -> str:
         return self.kind if self.group == 1 else f"{self.kind} x{self.group}"
@@ -53,20 +52,5 @@ LOOP = Execution()
 
 def chosen(attack: str, benchmark: Benchmark, device_kind: str) -> Execution:
     """What `results/<scale>/speed.csv` chose for this attack on this benchmark; the plain loop where it is silent."""
-    return _table(root() / "results" / benchmark.scale / "speed.csv").get((benchmark.name, attack, device_kind), LOOP)
-
-
-@functools.cache
-def _table(path: Path) -> dict[tuple[str, str, str], Execution]:
-    if not path.exists():
-        return {}
-    found: dict[tuple[str, str, str], Execution] = {}
-    with path.open(newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                if row["chosen"] == "true":
-                    place = row["benchmark"], row["attack"], row["device"]
-                    found[place] = Execution(row["execution"], int(row["stacked"]))
-            except (KeyError, ValueError) as error:
-                raise SpeedError(f"{path}:{number}: {error}; expected what `make speed` writes") from None
-    return found
+    row = speed.chosen(benchmark.scale).get((benchmark.name, attack, device_kind))
+    return LOOP if row is None else Execution(row.execution, row.stacked)

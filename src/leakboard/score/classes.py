@@ -9,7 +9,11 @@ from leakboard.score.assignment import mse_matrix
 
 
 def class_scores(
-    images: Tensor, evaluator: nn.Module, target: int | Tensor, victim_images: Tensor, public_images: Tensor | None
+    images: Tensor,
+    evaluator: nn.Module | None,
+    target: int | Tensor,
+    victim_images: Tensor,
+    public_images: Tensor | None,
 ) -> dict[str, float | None]:
     """Judge images (N, C, H, W) that shall show the class `target`, one for all or (N,).
 
@@ -22,7 +26,7 @@ def class_scores(
     if not torch.isfinite(images).all():
         raise ValueError("images are not finite")
     return {
-        "evaluator_accuracy": _accuracy(images, evaluator, target),
+        "evaluator_accuracy": None if evaluator is None else _accuracy(images, evaluator, target),
         "nearest_victim_mse": _nearest(images, victim_images),
         "nearest_public_mse": None if public_images is None else _nearest(images, public_images),
         "diversity": _diversity(images),

@@ -89,10 +89,14 @@ def _label_accuracy(true_labels: Tensor, got_labels: Tensor, index: Tensor, hand
     if handed_in:
         right = (got_labels[index.clamp(min=0)] == true_labels) & (index >= 0)
         return float(right.double().mean())
-    found = sum(
-        min(int((true_labels == label).sum()), int((got_labels == label).sum())) for label in true_labels.unique()
-    )
-    return found / len(true_labels)
+    return share_named(true_labels, got_labels)
+
+
+def share_named(true: Tensor, got: Tensor) -> float:
+    """Of the labels `true` (B,), how many are in `got` as often."""
+    true, got = true.detach().cpu().long(), got.detach().cpu().long()
+    found = sum(min(int((true == label).sum()), int((got == label).sum())) for label in true.unique())
+    return found / len(true)
 
 
 def _mean(values: list[float] | list[bool] | None) -> float | None:

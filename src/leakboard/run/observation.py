@@ -1,0 +1,58 @@
+"""From a benchmark and a trial's number to what is hidden and what the attacker sees of it. The one way there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from leakboard.attack import contract
+from leakboard.config import Benchmark
+from leakboard.rng import generator
+from leakboard.run import trained
+from leakboard.threat import KINDS, Public, Seen
+from leakboard.victim.leak import leak
+from leakboard.victim.network import network
+from leakboard.victim.secrets import Secret, public, secret, shape_and_classes
+
+
+@dataclass
+class Observation:
+    """hidden: the truth, on the CPU. model: the victim's network. seen: all that the attack gets."""
+
+    hidden: Secret
+    model: nn.Module
+    seen: Seen
+
+
+def observe(
+    benchmark: Benchmark,
+    trial: int,
+    attack: contract.Attack | None = None,
+    device: torch.device | str = "cpu",
+    hidden: Secret | None = None,
+) -> Observation:
+    """What `attack` sees of one trial; without one, what anybody would. hidden: in place of the trial's own secret.
+
+    A malicious server's attack sends out the model that it crafts; an attack that names a prior gets it trained.
+    """
+    hidden, device = hidden or secret(benchmark, trial), torch.device(device)
+    pool, model = public(benchmark), network(benchmark, trial).to(device)
+    shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
+    if attack is not None and benchmark.threat.conduct == "malicious":
+        model = contract.craft(attack, model, shown, generator("craft", benchmark.seed, trial)).to(device)
+    clients = generator("clients", benchmark.seed, trial)
+    seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1], clients)
+    seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device)
+    return Observation(hidden, model, seen)
+
+
+def skip_reason(attack: contract.Attack, benchmark: Benchmark) -> str | None:
+    """Why this attack does not run here: another kind of observation, a prior it may not have, or its own reason."""
+    kinds, offered = contract.accepts(type(attack)), KINDS[benchmark.threat.sees]
+    if not issubclass(offered, kinds):
+        return f"works on {' or '.join(kind.__name__ for kind in kinds)}, the benchmark shows {offered.__name__}"
+    if "prior" not in benchmark.threat.knows and trained.recipe_of(attack, benchmark) is not None:
+        return "needs a prior, which the benchmark does not grant"
+    return attack.skips(benchmark) if hasattr(attack, "skips") else None

@@ -1,0 +1,45 @@
+"""A new metric without a new attack: reconstructions that lie in build/ are judged again, and their lines renewed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from leakboard.attack.untouched import sha_of
+from leakboard.metrics import METRICS
+from leakboard.record import trial_lines
+from leakboard.run import kept
+from leakboard.run.judgement import judged
+from leakboard.run.stage import Stage, derive
+from leakboard.victim.secrets import secret
+
+JUDGED = tuple(name for name, metric in METRICS.items() if metric.truth in ("images", "labels", "classes"))
+
+
+def rescore(stage: Stage) -> tuple[int, int]:
+    """(lines judged again, current lines whose reconstruction is not here). Costs and curves stay as they are.
+
+    Only what the line itself names by its hash is judged: a reconstruction of another run is not here.
+    """
+    path = stage.folder / "trials.csv"
+    lines = trial_lines.read(path)
+    current = trial_lines.current(lines, trial_lines.present_keys(stage.paper, stage.benchmark))
+    ran = lines[current & (lines["status"] != "skipped")]
+    renewed = {index: scores for index, line in ran.iterrows() if (scores := _scores(stage, line)) is not None}
+    if renewed:
+        judged_again = pd.DataFrame.from_dict(renewed, orient="index")
+        for name in judged_again:
+            lines.loc[judged_again.index, name] = judged_again[name]
+        trial_lines.write(path, lines)
+        derive(stage)
+    return len(renewed), len(ran) - len(renewed)
+
+
+def _scores(stage: Stage, line: pd.Series) -> dict[str, Any] | None:
+    got = kept.kept(stage.reconstructions, line["variant"], int(line["trial"]))
+    if got is None or sha_of([got.images]) != line["reconstruction_sha"]:
+        return None
+    trial = int(line["trial"])
+    scores = judged(stage.benchmark, trial, secret(stage.benchmark, trial), got).scores
+    return {name: trial_lines.cell(name, value) for name, value in scores.items()}

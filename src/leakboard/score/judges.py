@@ -1,0 +1,73 @@
+"""One judge per kind of truth: what an attack handed in, against what only the victim's side holds.
+
+A judge is `judge(truth, got) -> {metric: value}`; the names are those of `metrics.py`. What an attack did not hand in
+scores what this trial's noise scores, so a failed trial gets what the judge gives the control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from leakboard.metrics import METRICS
+from leakboard.score.classes import class_scores
+from leakboard.score.images import score, share_named
+from leakboard.threat import Reconstruction
+
+Judged = dict[str, float | list[float] | None]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """All that a judge may hold of one trial.
+
+    images (B, C, H, W) and labels (B,): the secret. noise (B, C, H, W): the draw of the control row. perceptual:
+    whether LPIPS is computed, where its weights are. Of a class: target, the public images, the independent evaluator.
+    """
+
+    images: Tensor
+    labels: Tensor
+    noise: Tensor
+    perceptual: bool = False
+    target: int | None = None
+    public: Tensor | None = None
+    evaluator: nn.Module | None = None
+
+
+Judge = Callable[[Truth, Reconstruction], Judged]
+
+
+def judge_images(truth: Truth, got: Reconstruction) -> Judged:
+    """Matched to the truth once, every metric per image; labels by the same matching."""
+    scores = score(truth.images, truth.labels, got.images, got.labels, truth.noise, truth.perceptual)
+    return {**scores.summary(), "mse_each": scores.mse, "psnr_each": scores.psnr}
+
+
+def judge_labels(truth: Truth, got: Reconstruction) -> Judged:
+    """The share of the batch's labels that were named, as a multiset; images that came along do not count."""
+    if got.labels is None:
+        return {"label_accuracy": 0.0}
+    return {"label_accuracy": share_named(truth.labels, got.labels)}
+
+
+def judge_classes(truth: Truth, got: Reconstruction) -> Judged:
+    """Whether images show the class `target`: an independent evaluator, distances to victims and public images."""
+    images = got.images if len(got.images) else truth.noise
+    target = int(truth.labels[0]) if truth.target is None else truth.target
+    return {**class_scores(images, truth.evaluator, target, truth.images, truth.public)}
+
+
+JUDGES: dict[str, Judge] = {"images": judge_images, "labels": judge_labels, "classes": judge_classes}
+
+
+def judge_of(metric: str) -> Judge:
+    """The judge of a board that ranks by this metric."""
+    return JUDGES[METRICS[metric].truth]
+
+
+def nothing(shape: tuple[int, ...], labelled: bool) -> Reconstruction:
+    """What a failed trial of images (B, C, H, W) has: no image, and no right label where labels were to be found."""
+    return Reconstruction(torch.empty(0, *shape[1:]), torch.empty(0, dtype=torch.long) if labelled else None)
