@@ -33,7 +33,7 @@ def prior():
 
 def nearest(images: torch.Tensor, pool: torch.Tensor) -> float:
     """Mean squared error to the nearest image of the pool, mean over the images."""
-    return float((images.flatten(1)[:, None] - pool.flatten(1)[None]).square().mean(2).amin(1).mean())
+    return (images.flatten(1)[:, None] - pool.flatten(1)[None]).square().mean(2).amin(1).mean().item()
 
 
 @pytest.mark.parametrize("side", [8, 16, 28, 32, 64])
@@ -58,7 +58,7 @@ def test_the_penalty_of_a_linear_critic_is_known():
     assert torch.allclose(slope, 2 * (norm - 1) * linear[1].weight / norm)
     (real, fake), shares = torch.rand(2, 5, 3, 2, 2, dtype=torch.double), torch.rand(5, 1, 1, 1, dtype=torch.double)
     loss = generator.wasserstein(linear, real, fake, shares, 10.0)
-    gap = (linear(fake) - linear(real)).mean()
+    gap = (linear(fake) - linear(real)).mean().detach()
     assert loss.item() == pytest.approx(float(gap + 10 * (norm - 1) ** 2))
 
 
@@ -71,7 +71,7 @@ def test_the_penalty_is_differentiated_through_the_slope():
         for step in (1e-6, -1e-6):
             with torch.no_grad():
                 weight[place] += step
-            ends.append(float(generator.gradient_penalty(critic, images)))
+            ends.append(generator.gradient_penalty(critic, images).item())
             with torch.no_grad():
                 weight[place] -= step
         assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(float(got[place]), rel=1e-4, abs=1e-8)

@@ -8,7 +8,7 @@ import pytest
 from toys import GRAY, ROOT, checkout, question, toy
 
 from leakboard import config
-from leakboard.record import trial_lines
+from leakboard.record import speed, trial_lines
 from leakboard.record.results import Results
 from leakboard.run.execution import LOOP, Execution
 from leakboard.run.stage import reproduce, stages
@@ -96,10 +96,10 @@ TOGETHER = MANY.format(
 def suite(tmp_path, monkeypatch):
     """A checkout with a toy paper of six trials, for which the table chose groups of four."""
     folder = checkout(tmp_path / "suite", GRAY, trials=6, methods=TOGETHER)
-    table = "benchmark,attack,device,execution,stacked,chosen\ntoy_gradient,toy,cpu,stacked,4,true\n"
-    (folder / "results" / "quick").mkdir(parents=True, exist_ok=True)
-    (folder / "results" / "quick" / "speed.csv").write_text(table)
     monkeypatch.chdir(folder)
+    speed.write(
+        speed.path("quick"), [speed.Measured("toy_gradient", "toy", "cpu", "stacked", 4, *[1.0] * 5, 0, chosen=True)]
+    )
     return folder
 
 

@@ -12,11 +12,12 @@ import torch
 from toys import GRAY, ROOT, observed, question, toy, trial
 
 from leakboard import config
-from leakboard.data import DataError, dataset
-from leakboard.recipes.classifier import load_trained
+from leakboard.data import DataError, select
 from leakboard.rng import generator
+from leakboard.run import observation
 from leakboard.run import trial as protocol
 from leakboard.score import mse
+from leakboard.victim.network import network
 from leakboard.victim.secrets import public, secret
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml") if path.name != "dvc.yaml")
@@ -73,7 +74,7 @@ def holds(tensors: list[torch.Tensor], image: torch.Tensor) -> bool:
 def given_to_attack(sees: str, monkeypatch, tmp_path, **threat):
     """(the secret, everything that `attempt` hands to an attack on such a question)."""
     caught: dict[str, object] = {}
-    true_secret, true_reconstruct = protocol.secret, protocol.reconstruct
+    true_secret, true_reconstruct = observation.secret, protocol.reconstruct
 
     def kept_secret(*args):
         caught["secret"] = true_secret(*args)
@@ -83,7 +84,7 @@ def given_to_attack(sees: str, monkeypatch, tmp_path, **threat):
         caught["given"] = (attack, seen[0], rngs[0])
         return true_reconstruct(attack, seen, rngs, *rest)
 
-    monkeypatch.setattr(protocol, "secret", kept_secret)
+    monkeypatch.setattr(observation, "secret", kept_secret)
     monkeypatch.setattr(protocol, "reconstruct", kept_reconstruct)
     federated = {"clients": 3, "rounds": 2, "learning_rate": 0.05}
     asked = question(sees, {"knows": ("labels", "local_training"), **threat}, batch=2, federation=federated)
@@ -174,12 +175,12 @@ def disjoint(asked: config.Benchmark) -> None:
     if asked.threat.sees != "released":  # where victims are all images of a class
         assert len(hashes(images)) == len(images), "an image stands in two trials"
     if pool is not None:
-        assert len(pool.images) == asked.data.public_count and not hashes(images) & hashes(pool.images)
+        assert len(pool.images) == asked.public.count and not hashes(images) & hashes(pool.images)
 
 
 def test_public_images_from_the_victims_split_are_refused():
-    asked = question(data={"name": "digits", "public_split": "test"})
-    with pytest.raises(Exception, match="public images and victims both come from digits test"):
+    asked = question(public={"split": "test"})
+    with pytest.raises(DataError, match=r"victims and public images share 2 images of digits test \(0-1\)"):
         public(asked)
 
 
@@ -189,22 +190,22 @@ def test_trained_victims_never_saw_the_secrets(name):
         asked = config.benchmark(name, scale)
         if asked.training is None:
             continue
-        assert (asked.training.data, asked.training.split) != (asked.data.name, asked.data.split)
+        images = asked.training.images.of(asked.data)
+        assert not images.shares_with(asked.data)
         if scale == "quick":
-            pool = dataset(asked.training.data, asked.training.split, asked.training.size)
-            assert not hashes(victims(asked)) & hashes(pool.take(pool.available)[0])
-        elif asked.training.data.removesuffix("_jpeg") == asked.data.name:
-            assert {asked.training.split, asked.data.split} == {"train", "test"}
+            assert not hashes(victims(asked)) & hashes(select(images).take()[0])
+        elif images.name.removesuffix("_jpeg") == asked.data.name:
+            assert {images.split, asked.data.split} == {"train", "test"}
 
 
 def test_training_on_the_victims_split_is_refused(tmp_path, monkeypatch):
-    recipe = {"data": "digits", "split": "test", "epochs": 1, "learning_rate": 0.1, "augment": False}
+    recipe = {"images": {"split": "test"}, "epochs": 1, "learning_rate": 0.1, "augment": False}
     asked = question(network={"name": "lenet_sigmoid", "weights": "trained"}, training=recipe)
     for folder in ("benchmarks", "baselines"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="trained on the split that holds its victims"):
-        load_trained(torch.nn.Linear(1, 1), asked)
+    with pytest.raises(DataError, match=r"the victims of toy and the training images of the victim .* share 2 images"):
+        network(asked, 0)
 
 
 def test_noise_of_a_failed_trial_is_drawn_from_seed_and_trial_alone(tmp_path):
@@ -229,8 +230,8 @@ def test_equal_labels_are_as_many_as_asked_and_no_image_comes_twice(equal):
 
 def test_no_trial_attacks_images_that_are_public():
     asked = config.benchmark("imprint_imagenet_gradient_k128", "quick")
-    both = asked.data.model_copy(update={"public_split": "test", "public_start": 64, "public_count": 10})
-    asked = asked.model_copy(update={"data": both})
+    both = asked.public.model_copy(update={"split": "test", "start": 64, "count": 10})
+    asked = asked.model_copy(update={"public": both})
     assert len(secret(asked, 1).images) == 32, "the images before the public ones are victims"
-    with pytest.raises(DataError, match="trial 2 are public"):
+    with pytest.raises(DataError, match="images of trial 2 and public images share 10 images"):
         secret(asked, 2)

@@ -12,7 +12,8 @@ from toys import ROOT
 from leakboard.attack import contract, labels
 from leakboard.config import Federation
 from leakboard.data import dataset
-from leakboard.federation import rounds as federation
+from leakboard.federation.clients import known_training, train_locally
+from leakboard.federation.rounds import difference
 from leakboard.rng import seeded
 from leakboard.threat import Gradient, ModelUpdate, Public
 from leakboard.victim.secrets import Secret
@@ -48,9 +49,10 @@ def observation(model: nn.Module, batch: int, local: Federation | None = None) -
     if local is None:
         gradient = torch.autograd.grad(loss(model(hidden.images), hidden.labels), list(model.parameters()))
         return Gradient(**shared, gradient=gradient), hidden
-    after = federation.train_locally(model, loss, hidden, local, torch.Generator().manual_seed(1))
-    known = federation.known_training(local, batch)
-    return ModelUpdate(**shared, update=federation.difference(model, after), local=known), hidden
+    after = train_locally(model, loss, hidden, local, torch.Generator().manual_seed(1))
+    known = known_training(local, batch)
+    change = difference(dict(model.named_parameters()), after.state_dict())
+    return ModelUpdate(**shared, update=tuple(change.values()), local=known), hidden
 
 
 def share(got: Tensor, true: Tensor) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import GRAY, ROOT, question, toy, trial
+from toys import GRAY, ROOT, checkout, question, toy, trial
+
+from leakboard.data import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -12,16 +14,45 @@ def _in_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def test_prepare_is_called_first_and_timed_apart(tmp_path):
-    methods = """
-    def prepare(self, public, rng):
-        time.sleep(0.4)
-        object.__setattr__(self, "prior", public.images.mean(0, keepdim=True))
-    """
-    path = toy(tmp_path, "return Reconstruction(self.prior.expand(seen.shape))", methods=methods)
-    line = trial(path, question()).line
-    assert line["status"] == "ok", line.get("reason")
-    assert line["prepare_seconds"] >= 0.4 > line["seconds"] > 0
+PRIOR = """
+def prior(self, benchmark):
+    from leakboard.config.recipes import Generator
+
+    return Generator(images=benchmark.public_images, noise=4, width=8, epochs=10, batch=8, seed=5)
+"""
+FROM_PRIOR = """
+assert not [p for p in seen.prior.parameters() if p.requires_grad]
+return Reconstruction(seen.prior(torch.randn(seen.shape[0], seen.prior.noise, generator=rng)).detach())
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A checkout of its own, in which nothing is trained yet."""
+    folder = checkout(tmp_path / "suite", FROM_PRIOR, methods=PRIOR)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_prior_is_trained_once_on_public_images_and_timed_apart(elsewhere):
+    path, asked = elsewhere / "baselines" / "toy" / "attack.py", question(threat={"knows": ["prior"]})
+    lines = [trial(path, asked, number).line for number in range(2)]
+    assert [line["status"] for line in lines] == ["ok", "ok"], lines[0].get("reason")
+    assert lines[0]["prepare_seconds"] == lines[1]["prepare_seconds"] > lines[0]["seconds"] > 0
+    assert len(list((elsewhere / "build" / "recipes").glob("*.safetensors"))) == 1
+    assert lines[0]["mse"] != lines[1]["mse"]
+
+
+def test_an_attack_that_needs_a_prior_is_skipped_where_none_is_granted(elsewhere):
+    line = trial(elsewhere / "baselines" / "toy" / "attack.py", question()).line
+    assert (line["status"], line["reason"]) == ("skipped", "needs a prior, which the benchmark does not grant")
+
+
+def test_a_prior_of_victims_is_refused(elsewhere):
+    path = elsewhere / "baselines" / "toy" / "attack.py"
+    path.write_text(path.read_text().replace("benchmark.public_images", "benchmark.data"))
+    with pytest.raises(DataError, match=r"the victims of toy and the training images of the prior"):
+        trial(path, question(threat={"knows": ["prior"]}))
 
 
 def test_snapshots_are_copies_at_powers_of_two(tmp_path):
@@ -37,7 +68,7 @@ def test_snapshots_are_copies_at_powers_of_two(tmp_path):
     outcome = trial(toy(tmp_path, body), question())
     assert [row["step"] for row in outcome.curve] == [1, 2, 4, 8] == [row["evaluations"] for row in outcome.curve]
     for row in outcome.curve:
-        wanted = (outcome.true.double() - row["step"] / 10).square().mean()
+        wanted = (torch.from_numpy(outcome.pictures[0]).double() - row["step"] / 10).square().mean()
         assert row["mse"] == pytest.approx(float(wanted), rel=1e-5) and row["loss"] == pytest.approx(1 / row["step"])
     seconds = [row["seconds"] for row in outcome.curve]
     assert seconds == sorted(seconds) and seconds[-1] <= outcome.line["seconds"]
@@ -93,8 +124,9 @@ def test_fewer_images_than_secrets_score_noise_for_the_rest(tmp_path):
     asked = question(batch=2)
     outcome = trial(toy(tmp_path, "return Reconstruction(torch.zeros(1, *seen.shape[1:]))"), asked)
     noise = torch.rand(2, 1, 8, 8, generator=generator("attack", asked.seed, 0))
-    one = [float(image.double().square().mean()) for image in outcome.true]
-    rest = [float(((a - b).double()).square().mean()) for a, b in zip(outcome.true, noise, strict=True)]
+    true = torch.from_numpy(outcome.pictures[0])
+    one = [float(image.double().square().mean()) for image in true]
+    rest = [float(((a - b).double()).square().mean()) for a, b in zip(true, noise, strict=True)]
     taken = one.index(min(one))
     assert outcome.line["mse_each"][taken] == pytest.approx(one[taken], rel=1e-6)
     assert outcome.line["mse_each"][1 - taken] == pytest.approx(rest[1 - taken], rel=1e-6)

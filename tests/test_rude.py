@@ -6,6 +6,7 @@ import pytest
 import torch
 from toys import GRAY, ROOT, question, toy, trial
 
+from leakboard.attack.contract import AttackError
 from leakboard.rng import generator
 from leakboard.score import mse
 from leakboard.victim.secrets import secret
@@ -83,20 +84,19 @@ def test_a_polite_attack_on_the_same_question_is_fine(tmp_path):
     assert line["status"] == "ok" and line["mse_each"] != noise_mse(1)
 
 
-@pytest.mark.parametrize("method", ["prepare", "craft"])
-def test_a_fault_before_the_attack_is_a_failure_too(method, tmp_path):
-    arguments = {"prepare": "public, rng", "craft": "model, public, rng"}[method]
-    methods = f"def {method}(self, {arguments}):\n    raise RuntimeError('early')"
+def test_a_fault_before_the_attack_is_a_failure_too(tmp_path):
+    methods = "def craft(self, model, public, rng):\n    raise RuntimeError('early')"
     question_ = question("gradient", {"knows": ["labels"], "conduct": "malicious"}, batch=2)
     line = trial(toy(tmp_path, GRAY, methods=methods), question_, 1).line
     assert (line["status"], line["reason"]) == ("failed", "RuntimeError: early")
     assert line["mse_each"] == noise_mse(1)
 
 
-@pytest.mark.parametrize("deed", ["public.images.zero_()", "torch.rand(1)"])
-def test_preparing_changes_nothing_either(deed, tmp_path):
-    line = trial(toy(tmp_path, GRAY, methods=f"def prepare(self, public, rng):\n    {deed}"), asked(), 1).line
-    assert line["status"] == "failed" and "the attack changed" in line["reason"]
+@pytest.mark.parametrize("method", ["skips", "prior"])
+def test_a_fault_in_what_an_attack_says_of_itself_names_it(method, tmp_path):
+    path = toy(tmp_path, GRAY, methods=f"def {method}(self, benchmark):\n    raise RuntimeError('early')")
+    with pytest.raises(AttackError, match=rf"Toy\.{method}: RuntimeError: early"):
+        trial(path, question("gradient", {"knows": ["prior"]}), 1)
 
 
 def test_a_failed_guess_of_labels_got_none_right(tmp_path):

@@ -186,7 +186,7 @@ def test_fresh_ignores_what_is_there(suite, tmp_path):
 def test_lines_of_older_settings_are_run_again_and_others_stay(suite, tmp_path):
     path = suite / "baselines" / "toy" / "params.yaml"
     text = path.read_text()
-    path.write_text(text.replace("variants:\n", "variants:\n  other: {settings: {path: a}}\n"))
+    path.write_text(text.replace("variants:\n", "variants:\n  other: {path: a}\n"))
     assert reproduce(toy_stages(tmp_path), workers=0) == 8
     before = lines_of(tmp_path)
     path.write_text(path.read_text().replace("{path: a}", "{path: b}"))
@@ -216,7 +216,8 @@ def test_any_change_that_moves_numbers_makes_lines_stale(change, suite, tmp_path
 def test_more_trials_or_another_metric_do_not_attack_again(suite, tmp_path):
     reproduce(toy_stages(tmp_path), workers=0)
     question = suite / "benchmarks" / "toy_gradient.yaml"
-    question.write_text(question.read_text().replace("trials: 4", "trials: 5\n  metrics: [ssim]"))
+    text = question.read_text().replace("trials: 4", "trials: 5").replace("about:", "about:\n  metrics: [ssim]")
+    question.write_text(text)
     assert reproduce(toy_stages(tmp_path), workers=0) == 1
 
 

@@ -10,13 +10,11 @@ import yaml
 from torch import nn
 
 from leakboard.config import Benchmark
-from leakboard.rng import generator
 from leakboard.run import machine
+from leakboard.run.observation import observe
 from leakboard.run.trial import Job, Outcome, attempt
 from leakboard.threat import Seen
-from leakboard.victim.leak import leak
-from leakboard.victim.network import network
-from leakboard.victim.secrets import Secret, public, secret, shape_and_classes
+from leakboard.victim.secrets import Secret
 
 KNOWS = ("batch_size", "public_data")  # what every question here grants
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,9 +77,8 @@ def trial(path: Path, asked: Benchmark, number: int = 0, settings: dict[str, Any
 
 def observed(asked: Benchmark, number: int = 0) -> tuple[Secret, nn.Module, Seen]:
     """(secret, the victim's network, what is seen of them), without an attack."""
-    hidden, model = secret(asked, number), network(asked, number)
-    clients = generator("clients", asked.seed, number)
-    return hidden, model, leak(asked, hidden, model, public(asked), shape_and_classes(asked)[1], clients)
+    got = observe(asked, number)
+    return got.hidden, got.model, got.seen
 
 
 def checkout(

@@ -18,6 +18,7 @@ from leakboard.run.execution import GROUPS, LOOP, Execution
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--scale", choices=config.SCALES, default="paper", help="quick or paper")
+    parser.addoption("--into", type=Path, help="where the tables go, if not into the committed results")
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
@@ -51,8 +52,8 @@ def scale(request: pytest.FixtureRequest) -> config.Scale:
 
 
 @pytest.fixture(scope="session")
-def results(scale: config.Scale) -> Path:
-    return config.root() / "results" / scale
+def results(request: pytest.FixtureRequest, scale: config.Scale) -> Path:
+    return request.config.getoption("--into") or config.root() / "results" / scale
 
 
 @pytest.fixture(scope="session")

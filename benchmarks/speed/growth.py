@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from timing import floor, observation, timed
+from timing import Span, floor, observation, timed
 
 from leakboard.attack.clock import peak_bytes, reset_peak
 from leakboard.attack.matching import Matching, cosine_distance
@@ -56,7 +56,8 @@ def measure(point: Point) -> dict[str, object]:
     with fresh_cache():
         matching(images, labels, [images])
     warm_up = time.perf_counter() - began
-    spans, began = [], time.perf_counter()
+    spans: list[Span] = []
+    began = time.perf_counter()
     while len(spans) < LEAST or (len(spans) < MOST and time.perf_counter() - began < SECONDS):
         spans.append(timed(lambda: matching(images, labels, [images]), device))
     return {

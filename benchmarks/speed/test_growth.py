@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -61,7 +62,7 @@ def lines(results, device) -> Iterator[dict[Point, dict]]:
 def test_growth(point, lines):
     """Each point in a new process: what another one left in memory does not count."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
-        got = alone.submit(measure, point).result()
+        got: dict[str, Any] = alone.submit(measure, point).result()
     if point.execution == "compiled" and got["warm_up_seconds"] > LONGEST:
         pytest.skip(f"took {got['warm_up_seconds']:.0f} s to compile")
     lines[point] = got

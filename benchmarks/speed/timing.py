@@ -24,12 +24,12 @@ from leakboard.attack.step import bare
 from leakboard.config import Benchmark, Scale
 from leakboard.models import build
 from leakboard.rng import generator, seeded
-from leakboard.run import trial
 from leakboard.run.execution import GROUPS, LOOP, Execution
-from leakboard.threat import Gradient, Public, Seen
-from leakboard.victim.leak import gradient, leak
-from leakboard.victim.network import network
-from leakboard.victim.secrets import Secret, public, shape_and_classes
+from leakboard.run.meter import Meter
+from leakboard.run.observation import observe
+from leakboard.threat import Gradient, Seen
+from leakboard.victim.leak import gradient
+from leakboard.victim.secrets import Secret, public
 
 FIRST = 1_000_000  # the trial from which on no board reports anything
 LEAST, MOST, SECONDS = 8, 128, 0.5  # evaluations per call: as many as the loop makes in half a second
@@ -109,27 +109,24 @@ class Workload:
         pool = public(benchmark)
         if pool is None:
             raise ValueError(f"{benchmark.name} has no public images to take the place of victims")
-        self.pool = Public(pool.images.to(device), pool.labels.to(device))
-        contract.prepare(self.attack, self.pool, generator("prepare", benchmark.seed))
+        self.pool = pool
         self.cold: dict[Execution, float] = {}
         self.seen: list[Seen] = []
-        self.meters: list[trial.Meter] = []
+        self.meters: list[Meter] = []
 
     def victim(self, number: int) -> Seen:
         """A public image behind a network of its own."""
         size = self.benchmark.batch
         rows = torch.arange(number * size, (number + 1) * size) % len(self.pool.images)
         hidden = Secret(self.pool.images[rows], self.pool.labels[rows])
-        model = network(self.benchmark, FIRST + number).to(self.device)
-        clients = generator("clients", self.benchmark.seed, FIRST + number)
-        return leak(self.benchmark, hidden, model, self.pool, shape_and_classes(self.benchmark)[1], clients)
+        return observe(self.benchmark, FIRST + number, self.attack, self.device, hidden).seen
 
     def call(self, execution: Execution, budget: int, group: int | None = None) -> Span:
         """The attack on `group` victims, or as many as the execution stacks, with `budget` evaluations for each."""
         group = group or execution.group
         while len(self.seen) < group:
             self.seen.append(self.victim(len(self.seen)))
-            self.meters.append(trial.Meter(self.seen[-1], Clock(self.device), 1.0))
+            self.meters.append(Meter(self.seen[-1], Clock(self.device), 1.0))
             self.seen[-1].observer = None  # snapshots are no part of the attack
         seen, meters = self.seen[:group], self.meters[:group]
         for one, meter in zip(seen, meters, strict=True):
@@ -214,15 +211,16 @@ def listening(attack: contract.Attack) -> Iterator[Heard]:
     names = type(attack).reconstruct.__globals__
     heard = Heard()
 
-    class Listening(names["Matching"]):  # type: ignore[misc]
-        def __call__(self, images, labels, inputs, which=None):
-            value, derivatives = super().__call__(images, labels, inputs, which)
-            if not heard.parts:
-                heard.parts = [part.detach().clone() for part in (value, *derivatives)]
-                heard.one_by_one = which is not None
-            return value, derivatives
+    matching = names["Matching"]
 
-    with mock.patch.dict(names, Matching=Listening):
+    def call(self, images, labels, inputs, which=None):
+        value, derivatives = matching.__call__(self, images, labels, inputs, which)
+        if not heard.parts:
+            heard.parts = [part.detach().clone() for part in (value, *derivatives)]
+            heard.one_by_one = which is not None
+        return value, derivatives
+
+    with mock.patch.dict(names, Matching=type("Listening", (matching,), {"__call__": call})):
         yield heard
 
 

@@ -6,7 +6,6 @@ is no path from it to the secret images, and nothing in it is shared with the vi
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -183,20 +182,23 @@ class ModelSequence(Seen):
 
 @dataclass
 class Turn:
-    """One round as a live client meets it: the global model, the client's own data, and one answer to give."""
+    """One round as a live client meets it: the global model, the client's own data, and one answer to give.
+
+    accept: state dict -> the copy of it that is sent; raises by name what the round would refuse.
+    """
 
     round: int
     model: nn.Module
     own_data: Public
+    accept: Callable[[dict[str, Tensor]], dict[str, Tensor]] = field(repr=False)
     answer: dict[str, Tensor] | None = None
 
     def submit(self, state: dict[str, Tensor]) -> None:
-        """Hand in this client's model after local training: a state dict with the keys of `model.state_dict()`."""
-        expected = self.model.state_dict()
-        wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
-        if wrong or len(state) != len(expected):
-            raise ValueError(f"the submitted state does not fit the global model: {wrong or 'extra keys'}")
-        self.answer = copy.deepcopy(state)
+        """Hand in this client's model after local training: a state dict with the keys of `model.state_dict()`.
+
+        ValueError names the entry that does not fit the global model, or is not finite.
+        """
+        self.answer = self.accept(state)
 
 
 @dataclass(kw_only=True)

@@ -25,7 +25,7 @@ class AttackError(Fault, ValueError):
     """A file that is no attack, or settings that the attack does not have."""
 
 
-class CraftError(Fault):
+class CraftError(Fault, ValueError):
     """A malicious server could not craft what it sends out; its cause is the error."""
 
 
@@ -94,6 +94,16 @@ def craft(attack: Attack, model: nn.Module, public: Public | None, rng: Generato
         return attack.craft(model, public, rng)
     except Exception as error:
         raise CraftError(f"{type(attack).__name__}.craft: {error}") from error
+
+
+def says(attack: Attack, method: str, benchmark: Any) -> Any:
+    """What the attack says of a benchmark, by its optional method `skips` or `prior`; None if it has none."""
+    if not hasattr(attack, method):
+        return None
+    try:
+        return getattr(attack, method)(benchmark)
+    except Exception as error:
+        raise AttackError(f"{type(attack).__name__}.{method}: {type(error).__name__}: {error}") from error
 
 
 def reconstruct(attack: Attack, seen: Sequence[Seen], rngs: Sequence[Generator]) -> list[Reconstruction]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ class Outer(NamedTuple):
 
 LARGE = 2**18  # elements from which on memory traffic is what a step costs (make speed)
 
-# (dummy gradient, observed gradient), one per parameter -> (cost, its cotangent: dC/dg per parameter).
-Cost = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
+# (dummy gradient, observed gradient), one tensor or Outer per parameter -> (cost, its cotangent: dC/dg per parameter).
+Cost = Callable[[Any, Any], tuple[Tensor, list[Any]]]
 
 
 def squared_distance(got: Sequence[Tensor], observed: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:

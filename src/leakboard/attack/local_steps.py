@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from leakboard.attack.costs import Cost
-from leakboard.attack.step import Value, bfloat16, one_after_another
+from leakboard.attack.step import Value, bfloat16, one_after_another, twice_differentiable
 from leakboard.threat import LocalTraining, ModelUpdate
 
 Batch = tuple[Tensor, Tensor]
@@ -35,7 +35,8 @@ def mean_gradient(model: nn.Module, loss: nn.Module, batches: Iterable[Batch], l
     weights: list[Tensor] = first
     velocity: list[Tensor] | None = None
     for rate, (images, labels) in zip(local.rates, batches, strict=True):
-        logits = functional_call(model, {**dict(zip(names, weights, strict=True)), **buffers}, (images,))
+        with twice_differentiable():
+            logits = functional_call(model, {**dict(zip(names, weights, strict=True)), **buffers}, (images,))
         gradient = torch.autograd.grad(loss(logits, labels), weights, create_graph=True)
         slope = [g + local.weight_decay * w for g, w in zip(gradient, weights, strict=True)]
         velocity = slope if velocity is None else [local.momentum * v + g for v, g in zip(velocity, slope, strict=True)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from leakboard.attack.costs import Cost, cosine_distance, squared_distance
 from leakboard.attack.local_steps import LocalSteps
 from leakboard.attack.stack import Stack
-from leakboard.attack.step import Factors, Value, bfloat16, evaluate, one_after_another
+from leakboard.attack.step import Factors, Given, Step, Value, bfloat16, one_after_another
 from leakboard.threat import Gradient, ModelUpdate
 
 __all__ = ["Cost", "Matching", "Observed", "Precision", "cosine_distance", "squared_distance"]
@@ -95,5 +95,5 @@ class Loop:
             with factors.recording(probes) as inputs, bfloat16(images, self.halved):
                 return loss(model(images), labels), inputs
 
-        parameters = list(model.parameters())
-        return evaluate(forward, factors, self.cost, parameters, [], self.observed[index], images, labels, soft=soft)
+        given = Given(list(model.parameters()), [], self.observed[index])
+        return Step(forward, factors, self.cost).evaluate(given, images, labels, soft)

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as trees
 
 from leakboard.attack.costs import Cost
-from leakboard.attack.step import Factors, Value, bare, bfloat16, evaluate
+from leakboard.attack.step import Factors, Given, Step, Value, bare, bfloat16
 from leakboard.threat import Gradient, ModelUpdate
 
 SIZES = (64, 16, 4, 1)  # problems that are compiled for
@@ -37,25 +37,22 @@ class Products(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+PLAIN = ((), ((1, 1),), ((1, 1), 1))  # no dilation, one group
+
+
 def _convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, *rest: Any, **named: Any
 ) -> Tensor:
-    """conv2d on (B, C, H, W)."""
-    plain = isinstance(padding, tuple) and isinstance(stride, tuple) and dilation == (1, 1) and groups == 1
+    """conv2d on (B, C, H, W); rest: dilation and groups."""
+    plain = isinstance(padding, tuple) and isinstance(stride, tuple) and rest in PLAIN and not named
     if not plain:
-        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return torch.conv2d(x, weight, bias, stride, padding, *rest, **named)
     sides = [
         (size + 2 * pad - kernel) // step + 1
         for size, pad, kernel, step in zip(x.shape[2:], padding, weight.shape[2:], stride, strict=True)
     ]
     if len(x) * weight[0].numel() * sides[0] * sides[1] > COLUMNS:
-        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return torch.conv2d(x, weight, bias, stride, padding, *rest)
     columns = nn.functional.unfold(x, weight.shape[2:], padding=padding, stride=stride)
     columns = columns.transpose(0, 1).reshape(weight[0].numel(), -1)  # (C k k, B H W)
     out = weight.flatten(1) @ columns
@@ -108,10 +105,10 @@ class Stack:
         one = len(given[-1]) == 1  # vmap over a single problem costs and gains nothing
         if one:
             given = trees.tree_map(lambda tensor: tensor[0], given)
-        parameters, *rest = given
+        parameters, buffers, observed, images, labels = given
         free = [parameter.detach().requires_grad_() for parameter in parameters]
-        many = _itself if one else vmap
-        value = evaluate(self._forward, self.factors, self.cost, free, *rest, soft=soft, many=many)
+        step = Step(self._forward, self.factors, self.cost, _itself if one else vmap)
+        value = step.evaluate(Given(free, list(buffers), list(observed)), images, labels, soft)
         return trees.tree_map_only(Tensor, lambda tensor: tensor[None], value) if one else value
 
     def _forward(

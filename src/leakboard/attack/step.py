@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as trees
 
 from leakboard.attack.costs import LARGE, Cost, Outer
@@ -34,6 +36,22 @@ def bare(model: nn.Module) -> nn.Module:
 def bfloat16(images: Tensor, halved: bool) -> torch.autocast:
     """What a forward pass runs in: bfloat16 where it may, if `halved`."""
     return torch.autocast(images.device.type, torch.bfloat16, enabled=halved)
+
+
+@contextlib.contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Around a forward pass: attention in its mathematical form; of its fused kernels there is no second derivative.
+
+    Nor is there one of the transformer layers' own fast path, which stacked weights would take: to it, they look as if
+    nothing was to be differentiated. Networks without attention compute what they always do.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class Factors:
@@ -90,37 +108,44 @@ def _uses(model: nn.Module, layers: list[nn.Linear], shape: Sequence[int]) -> li
     return found
 
 
-def evaluate(
-    forward: Forward,
-    factors: Factors,
-    cost: Cost,
-    parameters: Sequence[Tensor],
-    buffers: Sequence[Tensor],
-    observed: Sequence[Tensor],
-    images: Tensor,
-    labels: Tensor,
-    *,
-    soft: bool,
-    many: Callable[[Callable], Callable] = lambda function: function,
-) -> Value:
-    """Cost and derivatives at images (B, C, H, W) and labels, classes (B,) or probabilities (B, classes).
+class Given(NamedTuple):
+    """What a step starts from: the victim's parameters and buffers, and the observed gradient, one tensor per layer."""
 
-    soft: whether labels are moved too. many: `vmap`, where everything has a leading dimension of problems.
-    """
-    images = images.detach().requires_grad_()
-    labels = labels.detach().requires_grad_() if soft else labels.detach()
-    probes = [probe.requires_grad_() for probe in factors.probes(images)]
-    loss, inputs = many(forward)(list(parameters), list(buffers), probes, images, labels)
-    formed = [parameter for place, parameter in enumerate(parameters) if place not in factors.places]
-    gradients = iter(torch.autograd.grad(loss.sum(), [*formed, *probes], create_graph=True))
-    got: list[Any] = [None if place in factors.places else next(gradients) for place in range(len(parameters))]
-    for place, x in zip(factors.places, inputs, strict=True):
-        got[place] = Outer(next(gradients), x)
-    value, cotangent = many(cost)(trees.tree_map(torch.detach, got), list(observed))
-    derivatives = torch.autograd.grad(
-        trees.tree_leaves(got), [images, labels] if soft else [images], grad_outputs=trees.tree_leaves(cotangent)
-    )
-    return value, derivatives[0], derivatives[1] if soft else None
+    parameters: list[Tensor]
+    buffers: list[Tensor]
+    observed: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a step is taken. many: `vmap`, where everything has a leading dimension of problems."""
+
+    forward: Forward
+    factors: Factors
+    cost: Cost
+    many: Callable[[Callable], Callable] = lambda function: function
+
+    def evaluate(self, given: Given, images: Tensor, labels: Tensor, soft: bool) -> Value:
+        """Cost and derivatives at images (B, C, H, W) and labels, classes (B,) or probabilities (B, classes).
+
+        soft: whether labels are moved too.
+        """
+        parameters, buffers, observed = given
+        images = images.detach().requires_grad_()
+        labels = labels.detach().requires_grad_() if soft else labels.detach()
+        probes, places = [probe.requires_grad_() for probe in self.factors.probes(images)], self.factors.places
+        with twice_differentiable():
+            loss, inputs = self.many(self.forward)(parameters, buffers, probes, images, labels)
+        formed = [parameter for place, parameter in enumerate(parameters) if place not in places]
+        gradients = iter(torch.autograd.grad(loss.sum(), [*formed, *probes], create_graph=True))
+        got: list[Any] = [None if place in places else next(gradients) for place in range(len(parameters))]
+        for place, x in zip(places, inputs, strict=True):
+            got[place] = Outer(next(gradients), x)
+        value, cotangent = self.many(self.cost)(trees.tree_map(torch.detach, got), observed)
+        derivatives = torch.autograd.grad(
+            trees.tree_leaves(got), [images, labels] if soft else [images], grad_outputs=trees.tree_leaves(cotangent)
+        )
+        return value, derivatives[0], derivatives[1] if soft else None
 
 
 def one_after_another(

@@ -26,7 +26,7 @@ def growth(path: Path, frame: pd.DataFrame) -> None:
     from matplotlib.figure import Figure
 
     families = sorted(set(frame["network"]))
-    with style.context(["default", STYLE, {"font.size": 11}]):
+    with style.context(["default", STYLE, {"font.size": 11, "figure.constrained_layout.use": True}]):
         figure = Figure(figsize=(12, 6.4))
         FigureCanvasAgg(figure)
         cells = figure.subplots(len(COSTS), len(AXES), sharex="col", sharey="row")

@@ -22,11 +22,12 @@ LAYOUTS = ((10, 84), (8, 84), (8, 64), (6, 64), (4, 64), (4, 48), (2, 48), (1, 3
 GAP, LINE = 6, 13  # pixels between pictures; height of a line of text
 TRUTH = "truth"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#555555")
+AXES = (0.075, 0.15, 0.58, 0.81)  # left, bottom, width, height of the figure; the legend stands at the right
 DASHES = ("-", "--", ":", "-.")
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "leakboard", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6, "axes.edgecolor": "#888888", "legend.frameon": False, "figure.constrained_layout.use": True,
+    "grid.linewidth": 0.6, "axes.edgecolor": "#888888", "legend.frameon": False,
 }  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def curves(target: Path | IO[str], frame: pd.DataFrame) -> None:
             axes.plot(x, values.mean(axis=0), dash, color=colour, label=label, linewidth=1.5)
         axes.set(xlabel="gradient evaluations", ylabel="PSNR (dB)")
         _logarithmic(axes)
-        axes.figure.legend(loc="outside right upper")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
 
     _write(target, _svg(draw))
 
@@ -184,7 +185,7 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
             )
         axes.set(xlabel="seconds per trial (median)", ylabel=heading(str(board["metric"].iloc[0])))
         _logarithmic(axes)
-        axes.figure.legend(loc="outside right upper")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
 
     _write(target, _svg(draw))
 
@@ -219,7 +220,7 @@ def _svg(draw: Any) -> str:
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(7.2, 3.2))
         FigureCanvasSVG(figure)
-        draw(figure.subplots())
+        draw(figure.add_axes(AXES))  # a layout engine would draw every figure twice
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()

@@ -24,12 +24,16 @@ def threat_sentence(benchmark: Benchmark) -> str:
     known = [KNOWLEDGE[item] for item in sorted(threat.knows)]
     listed = " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known or ["nothing else"])
     network, data = benchmark.network, benchmark.data
-    return f"{who} sees {seen}{access} of {NETWORKS[network.weights]} {network} on {data.name} and knows {listed}."
+    return f"{who} sees {seen}{access} of {NETWORKS[network.weights]} {network} on {data.title} and knows {listed}."
 
 
 def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     """The rows of one board as text for readers: the benchmark's metrics with intervals, costs, notes."""
-    metrics = [metric for metric in dict.fromkeys((*benchmark.metrics, "label_accuracy")) if metric in QUALITY]
+    metrics = [
+        metric
+        for metric in dict.fromkeys((*benchmark.metrics, "label_accuracy"))
+        if metric in QUALITY and metric in board
+    ]
     columns: dict[str, list[str]] = {
         "rank": board["rank"].tolist(),
         "attack": (board["paper"] + " / " + board["variant"]).tolist(),

@@ -8,8 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from leakboard.config.sections import ConfigError
+
 ABSENT = "absent"
-State = tuple[tuple[str, int, int, int], ...]  # (name, size, time of change, time of any change of its entry) per file
+State = tuple[int, int, int]  # size, and the times at which content and entry changed, in ns
 
 
 def place(path: Path) -> Path:
@@ -29,34 +31,39 @@ def fingerprint(path: Path) -> str:
     """12 hex digits of the sha256 over what a file holds, or over names and contents of all files in the sub-folders
     of a folder, hidden ones apart. `absent` where there is nothing: boards are read without the images, too.
 
-    Cheap to call again: a file is read once for each of its states.
+    Cheap to call again: a file is read once for each of its states. ConfigError when it cannot be read.
     """
     there = place(path)
-    if there.is_dir():
-        return _hash(
-            there, _state(there, (file for folder in visible(there) if folder.is_dir() for file in _in(folder)))
-        )
-    return _hash(there, _state(there, [there])) if there.is_file() else ABSENT
+    try:
+        if there.is_dir():
+            inside = [file for folder in visible(there) if folder.is_dir() for file in _files(folder)]
+            return _of_folder(there, tuple((file.relative_to(there).as_posix(), _state(file)) for file in inside))[:12]
+        return _of_file(there, _state(there))[:12] if there.is_file() else ABSENT
+    except OSError as error:
+        raise ConfigError(f"{there} cannot be read: {error}") from None
 
 
-def _in(folder: Path) -> Iterator[Path]:
+def _files(folder: Path) -> Iterator[Path]:
     for path in visible(folder):
         if path.is_dir():
-            yield from _in(path)
+            yield from _files(path)
         else:
             yield path
 
 
-def _state(top: Path, files: Iterator[Path] | list[Path]) -> State:
-    """What changes whenever one of the files does."""
-    found = ((file.relative_to(top).as_posix(), os.stat(file)) for file in files)  # noqa: PTH116 - a hot path
-    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in found)
+def _state(file: Path) -> State:
+    """What changes whenever the file does."""
+    found = os.stat(file)  # noqa: PTH116 - a hot path
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @functools.lru_cache(maxsize=64)
-def _hash(top: Path, state: State) -> str:
-    sha = hashlib.sha256()
-    for name, *_ in state:
-        content = (top / name).read_bytes()
-        sha.update(content if name == "." else f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
-    return sha.hexdigest()[:12]
+def _of_folder(folder: Path, states: tuple[tuple[str, State], ...]) -> str:
+    parts = (f"{name}\0{_of_file(folder / name, state)}\n" for name, state in states)
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=2**17)
+def _of_file(file: Path, state: State) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

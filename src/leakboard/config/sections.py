@@ -101,8 +101,13 @@ class Images(Strict):
         """Whether both are slices of one split of one data set, so that they may have images in common."""
         return (self.name, self.file, self.folder, self.split) == (other.name, other.file, other.folder, other.split)
 
+    @property
+    def title(self) -> str:
+        """What the data set is called."""
+        return self.name or str(self.file or self.folder)
+
     def __str__(self) -> str:
-        return f"{self.name or self.file or self.folder} {self.split}"
+        return f"{self.title} {self.split}"
 
 
 class Network(Strict):
@@ -182,6 +187,10 @@ class Federation(Strict):
 
     An epoch is `steps` passes over the data in mini-batches of `batch` (None: all), drawn anew for every pass if
     `shuffle`. decay: what the learning rate is multiplied by after every epoch.
+    share: of the clients, those that take part in a round, drawn anew. rule: how their messages become the next model,
+    a name of `federation/rules.py`. partition: who holds which images (`data/partition.py`): iid, evenly at random;
+    classes, those of `classes_per_client`; dirichlet, each class by shares from Dirichlet(`beta`), at least `minimum`
+    images a client; label, one of the `groups` of classes a client. Clients that attack hold images of their own.
     """
 
     clients: int = Field(default=2, ge=1)
@@ -194,3 +203,19 @@ class Federation(Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     decay: float = Field(default=1.0, gt=0)
     shuffle: bool = True
+    share: float = Field(default=1.0, gt=0, le=1)
+    rule: str = "average"
+    partition: Literal["iid", "classes", "dirichlet", "label"] = "iid"
+    classes_per_client: int | None = Field(default=None, ge=1)
+    beta: float | None = Field(default=None, gt=0)
+    minimum: int = Field(default=1, ge=1)
+    groups: tuple[tuple[int, ...], ...] | None = None
+
+    @model_validator(mode="after")
+    def _partition_has_its_setting(self) -> Federation:
+        for key, partition in (("classes_per_client", "classes"), ("beta", "dirichlet"), ("groups", "label")):
+            if (getattr(self, key) is not None) != (self.partition == partition):
+                raise ValueError(f"`{key}` and `partition: {partition}` go together")
+        if self.minimum != 1 and self.partition != "dirichlet":
+            raise ValueError("`minimum` goes with `partition: dirichlet`")
+        return self

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import yaml
 
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where it is: ten times as fast
 
-class Yaml12(yaml.SafeLoader):
+
+class Yaml12(_SafeLoader):
     """`yaml.load(text, Loader=Yaml12)`: the values that dvc would take from the same text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012

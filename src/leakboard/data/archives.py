@@ -43,7 +43,7 @@ def imagenet(split: str, size: int | None) -> Dataset:
     with tarfile.open(file) as tar:
         names = sorted(tar.getnames())
     labels = np.array(SAMPLE_CLASSES.split(), dtype=np.int64)
-    return _from_tar(file, names, labels, split, side)
+    return _from_tar(file, names, labels, "test", side)
 
 
 def _official_imagenet(side: int) -> Dataset:
@@ -109,7 +109,8 @@ def tiny_imagenet(split: str, size: int | None) -> Dataset:
         wnid_of = dict(line.split("\t")[:2] for line in lines)
         names = [f"{folder}/val/images/val_{number}.JPEG" for number in range(10_000)]
         labels = np.array([wnids.index(wnid_of[Path(name).name]) for name in names])
-    return _from_zip("tiny_imagenet", split, file, names, labels, 200, (size or 64, size or 64))
+    listed = dict(zip(names, labels.tolist(), strict=True))
+    return _from_zip("tiny_imagenet", split, file, listed, 200, (size or 64, size or 64))
 
 
 def celeba(split: str, size: int | None) -> Dataset:
@@ -124,7 +125,9 @@ def celeba(split: str, size: int | None) -> Dataset:
     names = [f"img_align_celeba/{name}" for name, part in parts.items() if part == wanted]
     labels = np.array([identities[Path(name).name] - 1 for name in names])
     target = (218, 178) if size is None else (size, size)
-    return _from_zip("celeba", split, files["img_align_celeba.zip"], names, labels, 10_177, target)
+    return _from_zip(
+        "celeba", split, files["img_align_celeba.zip"], dict(zip(names, labels.tolist(), strict=True)), 10_177, target
+    )
 
 
 def _second_column(file: Path) -> dict[str, int]:
@@ -137,11 +140,16 @@ def _opened_zip(file: Path, process: int) -> zipfile.ZipFile:
 
 
 def _from_zip(
-    name: str, split: str, file: Path, names: list[str], labels: np.ndarray, classes: int, target: tuple[int, int]
+    name: str, split: str, file: Path, listed: dict[str, int], classes: int, target: tuple[int, int]
 ) -> Dataset:
+    """listed: {name in the archive: class}"""
+    names = list(listed)
+
     def read(rows: np.ndarray) -> torch.Tensor:
         archive = _opened_zip(file, os.getpid())
         return as_images(np.stack([decoded(archive.read(names[row]), "RGB", target) for row in rows]))
 
     count = len(names)
-    return Dataset(name, split, classes, (3, *target), count, np.arange(count), as_labels(labels), read)
+    return Dataset(
+        name, split, classes, (3, *target), count, np.arange(count), as_labels(np.array(list(listed.values()))), read
+    )

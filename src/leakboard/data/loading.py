@@ -1,4 +1,4 @@
-"""`dataset(name, split, size)`: the one door to every data set."""
+"""`dataset(name, split, size)` and `dataset_of(images)`: the one door to every data set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import lru_cache
 from leakboard.config.sections import Images
 from leakboard.data import archives, bundled, local, photos
 from leakboard.data.images import Dataset
+from leakboard.data.own import own_dataset
 from leakboard.data.places import DataError, data_root
 from leakboard.data.sources import source
 
@@ -40,9 +41,11 @@ def dataset(name: str, split: str = "test", size: int | None = None) -> Dataset:
 
 
 def dataset_of(images: Images) -> Dataset:
-    """The data set that a section names."""
-    if images.name is None:
+    """The split that a section names, of a data set or of a file or folder of one's own. DataError as `dataset`."""
+    if images.unnamed:
         raise DataError(f"{images} names no data set")
+    if images.name is None:
+        return own_dataset(images)
     return dataset(images.name, images.split, images.size)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.random import Generator
 from torch import Tensor
 
+from leakboard.config.sections import Federation
+
 Labels = Tensor | np.ndarray | Sequence[int]
 
 
@@ -33,6 +35,22 @@ def coverage(labels: Labels, parts: Sequence[np.ndarray]) -> Coverage:
         raise ValueError("a partition gives an image to two clients")
     missing = np.setdiff1d(y, y[held])
     return Coverage(len(held) / len(y), tuple(len(part) for part in parts), tuple(int(c) for c in missing))
+
+
+def deal(labels: Labels, spec: Federation, clients: int, rng: Generator) -> list[np.ndarray]:
+    """The partition that a federation names, among so many clients; raises ValueError when it cannot be met."""
+    if spec.partition == "classes":
+        assert spec.classes_per_client is not None
+        return by_class(labels, clients, spec.classes_per_client, rng)
+    if spec.partition == "dirichlet":
+        assert spec.beta is not None
+        return dirichlet(labels, clients, spec.beta, spec.minimum, rng)
+    if spec.partition == "label":
+        assert spec.groups is not None
+        if len(spec.groups) != clients:
+            raise ValueError(f"{len(spec.groups)} groups of classes for {clients} clients")
+        return label_split(labels, spec.groups)
+    return iid(labels, clients, rng)
 
 
 def iid(labels: Labels, clients: int, rng: Generator) -> list[np.ndarray]:

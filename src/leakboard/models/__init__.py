@@ -1,17 +1,20 @@
-"""Networks as plain functions: `build(name, shape, classes, ...) -> Module` over images in [0, 1]."""
+"""Networks as plain functions: `build(name or file, shape, classes, ...) -> Module` over images in [0, 1]."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from leakboard.config import sections
 from leakboard.models.cnn import cnn, cnn3
 from leakboard.models.convnet import convnet
 from leakboard.models.forms import with_dropout, without_batch_norm, without_bias
 from leakboard.models.lenet import lenet_relu, lenet_sigmoid
 from leakboard.models.mlp import fc2, mlp
+from leakboard.models.own import NetworkError, own_network
 from leakboard.models.resnet import resnet9, resnet18, resnet20, resnet20fc, resnet34
 from leakboard.models.vgg import vgg7, vgg16
 
@@ -36,7 +39,10 @@ NORMALISATION = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 
 
 class Normalise(nn.Module):
-    """(x - mean) / std per channel. Part of the model, so victim and attack cannot disagree on it."""
+    """(x - mean) / std per channel. Part of the model, so victim and attack cannot disagree on it.
+
+    NetworkError when the images (B, C, H, W) have another number of channels than `mean` and `std` have numbers.
+    """
 
     mean: Tensor
     std: Tensor
@@ -47,13 +53,21 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1] != self.mean.shape[1]:  # one number would be spread over all channels without a word
+            wanted, found = images.shape[1], self.mean.shape[1]
+            raise NetworkError(f"normalise: mean and std of {found} channels, expected {wanted}, as the images have")
         return (images - self.mean) / self.std
 
 
-def build(name: str, shape: tuple[int, int, int], classes: int, width: int | None = None) -> nn.Module:
-    """The network `name` for images of `shape` = (C, H, W), with PyTorch's default initialisation."""
+def build(name: str | Path | None, shape: tuple[int, int, int], classes: int, width: int | None = None) -> nn.Module:
+    """The network `name`, or that of the file at a Path (`own.py`), for images of `shape` = (C, H, W).
+
+    With PyTorch's default initialisation. NetworkError when there is none or it does not fit.
+    """
+    if isinstance(name, Path):
+        return own_network(name, shape, classes, width)
     if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; there are: {', '.join(sorted(NETWORKS))}")
+        raise NetworkError(f"unknown network {name!r}; there are: {', '.join(sorted(NETWORKS))}")
     return NETWORKS[name](shape, classes) if width is None else NETWORKS[name](shape, classes, width)
 
 
@@ -64,9 +78,12 @@ def form(network: nn.Module, bias: bool = True, batch_norm: bool = True, dropout
     return with_dropout(network, dropout) if dropout else network
 
 
-def normalised(network: nn.Module, kind: str) -> nn.Module:
+def normalised(network: nn.Module, kind: str | sections.Normalise) -> nn.Module:
     """The network with its normalisation in front; `none` leaves it as it is."""
-    return network if kind == "none" else nn.Sequential(Normalise(*NORMALISATION[kind]), network)
+    if kind == "none":
+        return network
+    mean, std = NORMALISATION[kind] if isinstance(kind, str) else (kind.mean, kind.std)
+    return nn.Sequential(Normalise(mean, std), network)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ class ImagesAndLabels(nn.Module):
     linear units between. ValueError for other sides.
     """
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, noise: int) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int, noise: int) -> None:
         super().__init__()
         channels, side, _ = shape
         blocks = int(math.log2(side)) - 2
@@ -37,7 +37,7 @@ class ImagesAndLabels(nn.Module):
         return self.blocks(self.start(noise[:, :, None, None])), F.softmax(self.label(noise), 1)
 
 
-def images_and_labels(shape: tuple[int, int, int], classes: int, noise: int, rng: torch.Generator) -> nn.Module:
+def images_and_labels(shape: tuple[int, ...], classes: int, noise: int, rng: torch.Generator) -> nn.Module:
     """GRNN's generator, with PyTorch's default initialisation as `rng` draws it."""
     with seeded("generator", int(torch.randint(2**31, (1,), generator=rng))):
         return ImagesAndLabels(shape, classes, noise)

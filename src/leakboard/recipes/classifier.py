@@ -1,95 +1,79 @@
-"""Training a victim by its recipe, once: later runs find it by the recipe's hash."""
+"""Classifiers that are trained once: victims that many trials share, and the evaluators that judge classes."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from leakboard.config import Benchmark, Training, digest, root
-from leakboard.data import select
+from leakboard.config import Benchmark, root
+from leakboard.config.recipes import Classifier
 from leakboard.data.loading import dataset_of
-from leakboard.rng import generator
-
-RECORD_LIMIT = 2_000_000  # bytes: weights up to this size are committed beside their record
-
-
-def recipe_hash(benchmark: Benchmark) -> str:
-    """Over everything that the trained weights depend on."""
-    parts = {key: benchmark.asked().get(key) for key in ("seed", "network", "training", "normalise", "data")}
-    return digest(parts)
+from leakboard.recipes import networks
+from leakboard.rng import generator, seed_of, seeded
 
 
-def state_sha(state: dict[str, Tensor]) -> str:
-    """12 hex digits over names and values of a state dict."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()[:12]
+def classifier_of(benchmark: Benchmark) -> Classifier | None:
+    """The recipe of the victim; None where it is a fresh draw or has public weights."""
+    if benchmark.training is None:
+        return None
+    start = benchmark.network.model_copy(update={"weights": "fresh", "mode": "eval"})
+    return Classifier(
+        network=start,
+        training=benchmark.training,
+        data=benchmark.data,
+        normalise=benchmark.normalise,
+        seed=benchmark.seed,
+    )
 
 
-def record_folder(benchmark: Benchmark) -> Path:
-    return root() / "results" / benchmark.scale / "papers" / "victims" / benchmark.name
+def evaluator_of(benchmark: Benchmark) -> Classifier | None:
+    """The recipe of the evaluator, a draw of its own even of the victim's network; None where there is none."""
+    if benchmark.evaluator is None:
+        return None
+    network = benchmark.evaluator.network
+    start = {"mode": "eval", "weights": "fresh" if network.weights == "trained" else network.weights}
+    return Classifier(
+        network=network.model_copy(update=start),
+        training=benchmark.evaluator.training,
+        data=benchmark.data,
+        normalise=benchmark.normalise,
+        seed=seed_of("evaluator", benchmark.seed),
+    )
 
 
-def stored_weights(benchmark: Benchmark) -> Path | None:
-    """Where weights of this recipe lie: committed beside the record, or in build/. None when they must be trained."""
-    name = f"{recipe_hash(benchmark)}.safetensors"
-    places = (record_folder(benchmark) / name, root() / "build" / "victims" / name)
-    return next((place for place in places if place.exists()), None)
+def untrained(recipe: Classifier) -> nn.Module:
+    return networks.drawn(recipe.network, recipe.data, recipe.normalise, recipe.seed)
 
 
-def load_trained(network: nn.Module, benchmark: Benchmark) -> nn.Module:
-    """The network with the weights of its recipe, trained now if they are nowhere."""
-    path = stored_weights(benchmark)
-    if path is None:
-        train(network, benchmark)
-        path = root() / "build" / "victims" / f"{recipe_hash(benchmark)}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
-    network.load_state_dict(load_file(path))
-    return network
-
-
-def train(network: nn.Module, benchmark: Benchmark) -> None:
-    """SGD with momentum and cosine decay on the recipe's images, in place."""
-    recipe = benchmark.training
-    assert recipe is not None
-    images, labels = _training_set(recipe, benchmark)
-    rng = generator("training", benchmark.seed)
-    free = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    sgd = torch.optim.SGD(free, recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    total = recipe.epochs * math.ceil(len(images) / recipe.batch)
+def train(
+    network: nn.Module, recipe: Classifier, images: Tensor, labels: Tensor, device: torch.device | str = "cpu"
+) -> None:
+    """SGD with momentum and cosine decay on images (N, C, H, W) and labels (N,), in place; ends in eval mode."""
+    spec, rng = recipe.training, generator("training", recipe.seed)
+    free = [parameter for parameter in network.to(device).parameters() if parameter.requires_grad]
+    sgd = torch.optim.SGD(free, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
+    total = spec.epochs * math.ceil(len(images) / spec.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, total)
     network.train()
     for module in network.modules():  # what is held fixed keeps its running statistics too
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
-    for _ in range(recipe.epochs):
-        for chosen in torch.randperm(len(images), generator=rng).split(recipe.batch):
-            batch = augmented(images[chosen], rng) if recipe.augment else images[chosen]
-            loss = nn.functional.cross_entropy(network(batch), labels[chosen])
-            sgd.zero_grad()
-            loss.backward()
-            sgd.step()
-            schedule.step()
+    with seeded("dropout", recipe.seed):
+        for _ in range(spec.epochs):
+            for chosen in torch.randperm(len(images), generator=rng).split(spec.batch):
+                batch = augmented(images[chosen], rng) if spec.augment else images[chosen]
+                loss = nn.functional.cross_entropy(network(batch.to(device)), labels[chosen].to(device))
+                sgd.zero_grad()
+                loss.backward()
+                sgd.step()
+                schedule.step()
     network.eval()
-
-
-def _training_set(recipe: Training, benchmark: Benchmark) -> tuple[Tensor, Tensor]:
-    images = recipe.images.of(benchmark.data)
-    if images.shares_with(benchmark.data):
-        raise ValueError(f"{benchmark.name}: the network would be trained on the split that holds its victims")
-    return select(images).take()
 
 
 def augmented(images: Tensor, rng: torch.Generator) -> Tensor:
@@ -104,7 +88,7 @@ def augmented(images: Tensor, rng: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, benchmark: Benchmark) -> dict[str, float]:
-    """Accuracy on the split that the victims come from, as far as it is here."""
+    """Accuracy on the split that the victims come from, as far as it is here; ends in eval mode."""
     pool = dataset_of(benchmark.data)
     images, labels = pool.take(pool.available)
     network.eval()
@@ -114,23 +98,36 @@ def accuracy(network: nn.Module, benchmark: Benchmark) -> dict[str, float]:
     return {"accuracy": right / len(images), "images": len(images)}
 
 
-def keep_small_weights(benchmark: Benchmark, folder: Path) -> None:
-    """Weights of a recipe, if small, go beside their record, and older ones away."""
-    path = stored_weights(benchmark)
-    if benchmark.training is None or path is None or path.stat().st_size > RECORD_LIMIT:
-        return
-    for old in folder.glob("*.safetensors"):
-        if old.name != path.name:
-            old.unlink()
-    if path.parent != folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path.name)
+def state_sha(state: dict[str, Tensor]) -> str:
+    """12 hex digits over names and values of a state dict."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:12]
 
 
-def record(network: nn.Module, benchmark: Benchmark) -> dict[str, Any]:
-    """What is committed about a trained victim."""
-    return {
-        "recipe": recipe_hash(benchmark),
-        "sha256": state_sha(network.state_dict()),
-        **accuracy(network, benchmark),
-    }
+def record(network: nn.Module, benchmark: Benchmark, evaluator: nn.Module | None = None) -> dict[str, Any]:
+    """What is committed about a victim: where its weights come from, what they are, and how well they classify.
+
+    The same of the evaluator, under its name.
+    """
+    found: dict[str, Any] = {**_origin(classifier_of(benchmark), benchmark), **_quality(network, benchmark)}
+    if evaluator is not None:
+        found["evaluator"] = {**_origin(evaluator_of(benchmark), benchmark), **_quality(evaluator, benchmark)}
+    return found
+
+
+def _origin(recipe: Classifier | None, benchmark: Benchmark) -> dict[str, str]:
+    if recipe is None:
+        return {"weights": networks.public_weights_of(benchmark.network, benchmark.data)}
+    return {"recipe": recipe.hash}
+
+
+def _quality(network: nn.Module, benchmark: Benchmark) -> dict[str, Any]:
+    return {"sha256": state_sha(network.state_dict()), **accuracy(network, benchmark)}
+
+
+def record_folder(benchmark: Benchmark) -> Path:
+    """Where the record of a benchmark's victim is committed, with small weights of all that is trained for it."""
+    return root() / "results" / benchmark.scale / "papers" / "victims" / benchmark.name

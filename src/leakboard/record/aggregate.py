@@ -30,6 +30,13 @@ def interval(values: np.ndarray, median: bool = False) -> tuple[float, float]:
 
     A median may be infinite (never reached); percentiles are then taken without interpolation.
     """
+    return _interval(np.ascontiguousarray(values, dtype=float).tobytes(), median)
+
+
+@functools.lru_cache(maxsize=8192)
+def _interval(content: bytes, median: bool) -> tuple[float, float]:
+    """The same trials stand behind aggregates, boards and verdicts."""
+    values = np.frombuffer(content)
     if not len(values):
         return math.nan, math.nan
     resampled = values[_draws(len(values))]

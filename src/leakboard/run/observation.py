@@ -55,4 +55,4 @@ def skip_reason(attack: contract.Attack, benchmark: Benchmark) -> str | None:
         return f"works on {' or '.join(kind.__name__ for kind in kinds)}, the benchmark shows {offered.__name__}"
     if "prior" not in benchmark.threat.knows and trained.recipe_of(attack, benchmark) is not None:
         return "needs a prior, which the benchmark does not grant"
-    return attack.skips(benchmark) if hasattr(attack, "skips") else None
+    return contract.says(attack, "skips", benchmark)

@@ -23,7 +23,7 @@ from leakboard.victim.secrets import victim_slice
 
 def recipe_of(attack: contract.Attack, benchmark: Benchmark) -> Recipe | None:
     """The recipe of the prior that the attack names for this benchmark; None where it needs none."""
-    return attack.prior(benchmark) if hasattr(attack, "prior") else None
+    return contract.says(attack, "prior", benchmark)
 
 
 def prior_of(attack: contract.Attack, benchmark: Benchmark, device: torch.device) -> nn.Module | None:

@@ -1,19 +1,39 @@
-"""What leaks: from the victim's secret and network to what the threat model lets an attacker see, and nothing more."""
+"""What leaks: one function per kind of observation, from the victim's side to what an attacker sees.
+
+Everything federated is a view of `federation.rounds`: a server sees one message, a client consecutive models and its
+own messages, a live client writes its messages itself. Defences act here, at the points that `defences.py` names.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from leakboard.config import Benchmark
-from leakboard.federation import rounds as federation
+from leakboard.config import Benchmark, ConfigError, Federation
+from leakboard.federation.clients import Held, honest, known_training, spread
+from leakboard.federation.rounds import (
+    Client,
+    Draws,
+    Plan,
+    Round,
+    State,
+    derived,
+    difference,
+    fitting,
+    rounds,
+    state_of,
+    taking_part,
+)
+from leakboard.federation.rules import rule_named
+from leakboard.rng import seeded
 from leakboard.threat import (
     KINDS,
     Gradient,
+    LocalTraining,
     ModelSequence,
     ModelUpdate,
     Participation,
@@ -23,6 +43,7 @@ from leakboard.threat import (
     ThreatModel,
     Turn,
 )
+from leakboard.victim.defences import Defences, defences_of
 from leakboard.victim.secrets import Secret
 
 
@@ -37,6 +58,16 @@ def gradient(model: nn.Module, loss: nn.Module, secret: Secret) -> tuple[Tensor,
     return tuple(g.detach().clone() for g in torch.autograd.grad(loss(model(secret.images), secret.labels), parameters))
 
 
+class Victim(NamedTuple):
+    """What only the victim's side holds. rng: the clients' own."""
+
+    secret: Secret
+    model: nn.Module
+    loss: nn.Module
+    rng: torch.Generator
+    defences: Defences
+
+
 def leak(
     benchmark: Benchmark,
     secret: Secret,
@@ -45,7 +76,10 @@ def leak(
     classes: int,
     rng: torch.Generator,
 ) -> Seen:
-    """The observation of one trial; `rng` is the clients' own. Labels that are given are sorted: no order shows."""
+    """The observation of one trial; `rng` is the clients' own. Labels that are given are sorted: no order shows.
+
+    ConfigError when the benchmark lacks what this kind of observation needs, or names a defence that there is not.
+    """
     threat = threat_model(benchmark)
     loss = nn.CrossEntropyLoss()
     shared: dict[str, Any] = {
@@ -56,77 +90,147 @@ def leak(
         "labels": secret.labels.sort().values.clone() if "labels" in threat.knows else None,
         "public": public,
         "budget": benchmark.budget,
+        "lies_on": secret.images.device,
     }
-    return _LEAKS[threat.sees](benchmark, Victim(secret, model, loss, rng), shared)
-
-
-class Victim(NamedTuple):
-    """What only the victim's side holds."""
-
-    secret: Secret
-    model: nn.Module
-    loss: nn.Module
-    rng: torch.Generator
+    return _LEAKS[threat.sees](benchmark, Victim(secret, model, loss, rng, defences_of(benchmark)), shared)
 
 
 def _gradient(benchmark: Benchmark, victim: Victim, shared: dict) -> Gradient:
-    return Gradient(**shared, gradient=gradient(victim.model, victim.loss, victim.secret))
+    secret, model, loss, rng, defences = victim
+    with seeded("gradient", rng.initial_seed()):  # dropout draws from the global generator
+        if defences.local_step is None:
+            slope = gradient(model, loss, secret)
+        else:
+            slope = tuple(defences.local_step(model, loss, secret.images, secret.labels, rng))
+    if defences.message is not None:
+        names = [name for name, _ in model.named_parameters()]
+        slope = tuple(defences.message(dict(zip(names, slope, strict=True)), rng).values())
+    return Gradient(**shared, gradient=slope)
 
 
 def _update(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelUpdate:
-    secret, model, loss, rng = victim
-    after = federation.train_locally(model, loss, secret, federation.federation_of(benchmark), rng)
-    return ModelUpdate(**shared, update=federation.difference(model, after), local=_known(benchmark, secret))
+    """The server's view of one round with one client, which holds the whole secret."""
+    spec = federation_of(benchmark)
+    client = honest(victim.secret, spec, victim.loss, victim.defences.local_step, victim.defences.message)
+    lived = next(_rounds([client], victim, spec.model_copy(update={"share": 1.0}), lambda *_: victim.rng))
+    change = difference(dict(victim.model.named_parameters()), lived.received[0].state)
+    return ModelUpdate(**shared, update=tuple(change.values()), local=_known(benchmark, len(victim.secret.images)))
 
 
 def _sequence(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelSequence:
-    secret, model, loss, rng = victim
-    spec = federation.federation_of(benchmark)
-    own = _own(shared["public"], spec.clients, secret)
-    states, own_updates = federation.sequence(model, loss, secret, own, spec, rng)
-    clients = spec.clients if "clients" in benchmark.threat.knows else None
+    """Client 0's view of honest rounds. It sees every global model; in a round without it, its own update is zero."""
+    spec, own, seed = federation_of(benchmark), _own(benchmark, victim.secret, shared["public"]), _seed(victim)
+    clients = [_honest(own, spec, victim), *_peers(spec, victim, seed)]
+    names = [name for name, _ in victim.model.named_parameters()]
+    states, own_updates = [state_of(victim.model)], []
+    for lived in _rounds(clients, victim, spec, derived(seed)):
+        mine = lived.sent_by(0)
+        change = difference({name: lived.before[name] for name in names}, mine.state if mine else lived.before)
+        own_updates.append(tuple(change.values()))
+        states.append(lived.after)
     return ModelSequence(
-        **shared, models=states, own_update=own_updates, clients=clients, local=_known(benchmark, secret)
+        **shared,
+        models=states,
+        own_update=own_updates,
+        clients=spec.clients if "clients" in benchmark.threat.knows else None,
+        local=_known(benchmark, len(own.images)),
     )
 
 
 def _participation(benchmark: Benchmark, victim: Victim, shared: dict) -> Participation:
-    secret, model, loss, rng = victim
-    spec = federation.federation_of(benchmark)
-    own = _own(shared["public"], spec.clients, secret)
-    rounds = federation.turns(copy.deepcopy(model), loss, secret, own, spec, rng)
-    return Participation(**shared, turns=_once(rounds), target=int(secret.labels[0]))
+    """The rounds happen once: a second iteration goes on where the first one stopped."""
+    spec, own, seed = federation_of(benchmark), _own(benchmark, victim.secret, shared["public"]), _seed(victim)
+    answers: dict[int, State] = {}
+
+    def live(model: nn.Module, number: int, rng: torch.Generator) -> tuple[State, int]:
+        return answers.pop(number, None) or state_of(model), len(own.images)
+
+    lived = _rounds([live, *_peers(spec, victim, seed)], victim, spec, derived(seed))
+    turns = _turns(copy.deepcopy(victim.model), own, spec, derived(seed), answers, lived)
+    return Participation(**shared, turns=lambda: turns, target=int(victim.secret.labels[0]))
+
+
+def _turns(
+    current: nn.Module, own: Public, spec: Federation, rng: Draws, answers: dict[int, State], lived: Iterator[Round]
+) -> Iterator[Turn]:
+    """A turn for every round in which client 0 takes part; the others train once it has answered."""
+    for number in range(spec.rounds):
+        if 0 in taking_part(number, spec.clients, spec.share, rng):
+            turn = Turn(number, copy.deepcopy(current), own, _accept(number, current))
+            yield turn
+            if turn.answer is not None:
+                answers[number] = turn.answer
+        current.load_state_dict(next(lived).after)
+
+
+def _accept(number: int, current: nn.Module) -> Callable[[State], State]:
+    """Refuses at once, by name, what the round would refuse."""
+    like = state_of(current)
+    return lambda state: fitting(state, like, f"round {number}: the answer")
 
 
 def _released(benchmark: Benchmark, victim: Victim, shared: dict) -> ReleasedModel:
-    service, secret = copy.deepcopy(victim.model), victim.secret
+    service, secret, answer = copy.deepcopy(victim.model), victim.secret, victim.defences.answer
 
     def query(images: Tensor) -> Tensor:
         with torch.set_grad_enabled(white):
-            return service(images).softmax(1)
+            confidences = service(images).softmax(1)
+            return confidences if answer is None else answer(confidences, rng)
 
-    white = benchmark.threat.access == "white"
+    white, rng = benchmark.threat.access == "white", victim.rng
     if not white:
         shared["model"] = nn.Module()
     return ReleasedModel(**shared, query=query, access=benchmark.threat.access, target=int(secret.labels[0]))
 
 
-def _known(benchmark: Benchmark, secret: Secret):
-    knows = "local_training" in benchmark.threat.knows
-    return federation.known_training(federation.federation_of(benchmark), len(secret.images)) if knows else None
+def federation_of(benchmark: Benchmark) -> Federation:
+    """The benchmark's federation; ConfigError where it has none."""
+    if benchmark.federation is None:
+        raise ConfigError(f"{benchmark.name}: what is seen is {benchmark.threat.sees!r}, which needs `federation`")
+    return benchmark.federation
 
 
-def _own(public: Public | None, clients: int, secret: Secret) -> Public:
-    """The attacking client's own images: as many public ones as each peer has secret ones."""
+def _rounds(clients: list[Client], victim: Victim, spec: Federation, rng: Draws) -> Iterator[Round]:
+    """The federation around the attack, from the victim's model on."""
+    plan = Plan(range(spec.rounds), spec.share)
+    return rounds(victim.model, clients, rule_named(spec.rule), rng, plan, victim.defences.aggregate)
+
+
+def _honest(data: Held | Public, spec: Federation, victim: Victim) -> Client:
+    return honest(data, spec, victim.loss, victim.defences.local_step, victim.defences.message)
+
+
+def _peers(spec: Federation, victim: Victim, seed: int) -> list[Client]:
+    """The honest clients, all of the secret spread over them; ConfigError when an image would be nobody's."""
+    if spec.clients < 2:
+        raise ConfigError(f"federation.clients is {spec.clients}: beside a client that attacks there is an honest one")
+    parts, reached = spread(victim.secret, spec, spec.clients - 1, seed)
+    if reached.share < 1:
+        raise ConfigError(
+            f"federation.partition {spec.partition!r} gives {sum(reached.sizes)} of {len(victim.secret.images)} secret "
+            f"images to a client; of classes {', '.join(map(str, reached.missing_classes))} nobody holds any"
+        )
+    return [_honest(part, spec, victim) for part in parts]
+
+
+def _own(benchmark: Benchmark, secret: Secret, public: Public | None) -> Public:
+    """The attacking client's own images: as many public ones as its peers have secret ones on average, at least one."""
     if public is None:
-        raise ValueError("an attacking client needs public images of its own")
-    share = len(secret.images) // max(1, clients - 1)
+        raise ConfigError(
+            f"{benchmark.name}: a client that attacks holds public images of its own; threat.knows lacks `public_data`"
+        )
+    share = max(1, len(secret.images) // max(1, federation_of(benchmark).clients - 1))
     return Public(public.images[:share], public.labels[:share])
 
 
-def _once(rounds: Iterator[Turn]):
-    """The rounds happen once: a second iteration goes on where the first one stopped."""
-    return lambda: rounds
+def _known(benchmark: Benchmark, data: int) -> LocalTraining | None:
+    knows = "local_training" in benchmark.threat.knows
+    return known_training(federation_of(benchmark), data) if knows else None
+
+
+def _seed(victim: Victim) -> int:
+    """From the clients' own randomness, what that of all rounds is derived from."""
+    return int(torch.randint(2**62, (1,), generator=victim.rng))
 
 
 _LEAKS = {

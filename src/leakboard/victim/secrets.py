@@ -30,7 +30,7 @@ class Secret:
 def secret(benchmark: Benchmark, trial: int) -> Secret:
     """The images of one trial: consecutive in official order, no image in two trials.
 
-    For a released model the target class is trial % classes and the secrets are images of that class. With
+    For a released model the classes take turns as the target, and the secrets are images of that class. With
     `equal_labels`, so many of the batch have that class and the others are of the classes after it.
     """
     victims = dataset_of(benchmark.data)
@@ -45,15 +45,36 @@ def _positions(benchmark: Benchmark, trial: int) -> Sequence[int] | np.ndarray:
     """The official positions of one trial's images. DataError where one of them is public."""
     victims = dataset_of(benchmark.data)
     if benchmark.threat.sees == "released":
-        of_class = victims.available[victims.labels.numpy() == trial % victims.classes]
-        return of_class[: benchmark.batch]
+        classes = benchmark.data.classes or range(victims.classes)
+        return _of_class(benchmark, classes[trial % len(classes)])
     if benchmark.equal_labels is not None:
         return _with_equal_labels(victims, benchmark, benchmark.equal_labels, trial)
-    first = benchmark.data.start + trial * benchmark.batch
-    chosen = np.arange(first, first + benchmark.batch)
+    chosen = _in_order(benchmark, trial)
     if benchmark.public_images is not None:
         hidden = Slice(victims, chosen)
         refuse_overlap({f"{benchmark.name}: the images of trial {trial}": hidden, "public images": _pool(benchmark)})
+    return chosen
+
+
+def _in_order(benchmark: Benchmark, trial: int) -> np.ndarray:
+    """The batch of `trial` in official order; of some classes or up to a count, among the images that are here."""
+    data, first = benchmark.data, trial * benchmark.batch
+    if data.classes is None and data.count is None:
+        return np.arange(data.start + first, data.start + first + benchmark.batch)
+    chosen = select(data).positions[first : first + benchmark.batch]
+    if len(chosen) < benchmark.batch:
+        raise DataError(f"{benchmark.name}: {data} has no {benchmark.batch} images left for trial {trial}")
+    return chosen
+
+
+def _of_class(benchmark: Benchmark, target: int) -> np.ndarray:
+    pool = select(benchmark.data)
+    labels = pool.dataset.labels.numpy()[np.searchsorted(pool.dataset.available, pool.positions)]
+    chosen = pool.positions[labels == target][: benchmark.batch]
+    if len(chosen) < benchmark.batch:
+        raise DataError(
+            f"{benchmark.name}: {benchmark.data} has {len(chosen)} images of class {target}, expected {benchmark.batch}"
+        )
     return chosen
 
 
@@ -79,10 +100,12 @@ def victim_slice(benchmark: Benchmark) -> Slice:
     """All images that any trial of the benchmark hides, as far as they are here."""
     victims = dataset_of(benchmark.data)
     if benchmark.threat.sees == "released" or benchmark.equal_labels is not None:
-        return Slice(victims, victims.available)
+        return select(benchmark.data)
+    asked = benchmark.trials * benchmark.batch
+    if benchmark.data.classes is not None or benchmark.data.count is not None:
+        return Slice(victims, select(benchmark.data).positions[:asked])
     first = benchmark.data.start
-    asked = np.arange(first, first + benchmark.trials * benchmark.batch)
-    return Slice(victims, np.intersect1d(asked, victims.available))
+    return Slice(victims, np.intersect1d(np.arange(first, first + asked), victims.available))
 
 
 def _pool(benchmark: Benchmark) -> Slice:

@@ -1,0 +1,155 @@
+"""A federated training kept for ever: train once, attack many.
+
+Every round lies in `build/federations/<hash>/<number>.safetensors`: the model after it, and every message. What a round
+draws depends on (seed, round, client) alone, so a training that was killed goes on where it stopped, bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock
+from pydantic import model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from leakboard.config import Federation, Images, Network, digest, root
+from leakboard.config.sections import Normalise, Strict
+from leakboard.data import select
+from leakboard.data.partition import Coverage
+from leakboard.errors import Fault
+from leakboard.federation.clients import Held, honest, spread
+from leakboard.federation.rounds import Message, Plan, Round, State, derived, fitting, rounds, state_of
+from leakboard.federation.rules import rule_named
+from leakboard.recipes.classifier import state_sha
+from leakboard.recipes.networks import drawn
+from leakboard.recipes.store import repeatable
+from leakboard.rng import seed_of
+
+
+class FederationRecipe(Strict):
+    """Everything that the rounds depend on: honest clients that share `images` as the partition says, from one network.
+
+    The clients train in the network's own mode. ConfigError for a network that is `trained`, or holds `features` fixed.
+    """
+
+    network: Network
+    images: Images
+    normalise: Literal["none", "imagenet"] | Normalise = "none"
+    federation: Federation
+    seed: int
+
+    @model_validator(mode="after")
+    def _starts_untrained(self) -> FederationRecipe:
+        if self.network.weights == "trained" or self.network.features is not None:
+            raise ValueError("a federation starts from fresh or pretrained weights and trains all of them")
+        return self
+
+
+def federation(recipe: FederationRecipe, device: torch.device | str = "cpu") -> Iterator[Round]:
+    """All rounds of the recipe, on `device`; those that are not there are trained now.
+
+    One process trains at a time; others wait and find what it left. Fault names a file that is damaged.
+    """
+    data, model = _start(recipe, device)
+    folder = _folder(recipe, model, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")), repeatable():
+        _train(recipe, model, data, folder)
+    return _stored(recipe, model, folder)
+
+
+def record(recipe: FederationRecipe) -> dict[str, Any]:
+    """What is told of a federated training: who held what, who took part in which round, and what came out.
+
+    share, sizes, missing_classes: the coverage of the partition, see `data/partition.py`.
+    """
+    data, model = _start(recipe, "cpu")
+    lived = list(federation(recipe))
+    return {
+        "recipe": _folder(recipe, model, data).name,
+        "sha256": state_sha(lived[-1].after),
+        "taking_part": [list(one.clients) for one in lived],
+        **asdict(_spread(recipe, data)[1]),
+    }
+
+
+def _start(recipe: FederationRecipe, device: torch.device | str) -> tuple[Held, nn.Module]:
+    """All images of the clients, and the network before the first round."""
+    images, labels = select(recipe.images).take()
+    model = drawn(recipe.network, recipe.images, recipe.normalise, recipe.seed).train(recipe.network.mode == "train")
+    return Held(images.to(device), labels.to(device)), model.to(device)
+
+
+def _folder(recipe: FederationRecipe, model: nn.Module, data: Held) -> Path:
+    """Named by what was said, the very weights that it starts from and the very images."""
+    held = state_sha({"images": data.images, "labels": data.labels})
+    content = {**recipe.said(), "start": state_sha(model.state_dict()), "held": held}
+    return root() / "build" / "federations" / digest(content)
+
+
+def _spread(recipe: FederationRecipe, data: Held) -> tuple[list[Held], Coverage]:
+    return spread(data, recipe.federation, recipe.federation.clients, seed_of("partition", recipe.seed))
+
+
+def _train(recipe: FederationRecipe, model: nn.Module, data: Held, folder: Path) -> None:
+    """Train the rounds that are not there, from the last one that is."""
+    spec, first = recipe.federation, 0
+    while first < spec.rounds and _file(folder, first).exists():
+        first += 1
+    if first == spec.rounds:
+        return
+    current, loss = copy.deepcopy(model), nn.CrossEntropyLoss()
+    if first:
+        current.load_state_dict(_read(_file(folder, first - 1), state_of(model))[0])
+    clients = [honest(part, spec, loss) for part in _spread(recipe, data)[0]]
+    rng, rule = derived("federation", recipe.seed), rule_named(spec.rule)
+    for lived in rounds(current, clients, rule, rng, Plan(range(first, spec.rounds), spec.share)):
+        _write(_file(folder, lived.number), lived)
+
+
+def _stored(recipe: FederationRecipe, model: nn.Module, folder: Path) -> Iterator[Round]:
+    before = state_of(model)
+    for number in range(recipe.federation.rounds):
+        after, messages = _read(_file(folder, number), before)
+        yield Round(number, before, messages, after, messages)
+        before = after
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.safetensors"
+
+
+def _write(path: Path, lived: Round) -> None:
+    """Whole or not at all: a file that is there is complete."""
+    content = {f"after/{key}": value for key, value in lived.after.items()}
+    for message in lived.messages:
+        content |= {f"{message.client}/{key}": value for key, value in message.state.items()}
+    content["clients"] = torch.tensor([message.client for message in lived.messages])
+    content["images"] = torch.tensor([message.images for message in lived.messages])
+    save_file({key: value.contiguous() for key, value in content.items()}, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def _read(path: Path, like: State) -> tuple[State, tuple[Message, ...]]:
+    """The model after a round and its messages, on the device of `like`."""
+    try:
+        content = load_file(path)
+        counts = zip(content.pop("clients").tolist(), content.pop("images").tolist(), strict=True)
+        part = functools.partial(_part, content, like)
+        return part("after", path), tuple(Message(client, part(str(client), path), images) for client, images in counts)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise Fault(f"{path} is damaged ({error}), expected one round; without it, it is trained again") from error
+
+
+def _part(content: State, like: State, name: str, path: Path) -> State:
+    prefix = f"{name}/"
+    state = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
+    return fitting(state, like, f"{path}: {name}")

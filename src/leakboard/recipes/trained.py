@@ -1,0 +1,153 @@
+"""From a recipe to its module: refused where it was trained on victims, found, or trained now.
+
+Victims and evaluators are always trained on the CPU, so that a benchmark is the same question, judged alike, on every
+device; priors where the caller says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leakboard.config import Benchmark
+from leakboard.config.recipes import Classifier, Generator, Recipe, Restorer
+from leakboard.data import Slice, refuse_overlap, select
+from leakboard.data.loading import dataset_of
+from leakboard.recipes import classifier, generator, restorer, store
+from leakboard.recipes.classifier import classifier_of, evaluator_of, record_folder
+from leakboard.recipes.store import RecipeError, Weights
+
+Device = torch.device | str
+
+# kind of recipe -> (the module before training, training in place on images and labels)
+KINDS: dict[type, tuple[Callable[[Any], nn.Module], Callable[..., None]]] = {
+    Classifier: (classifier.untrained, classifier.train),
+    Generator: (generator.untrained, generator.train),
+    Restorer: (restorer.untrained, restorer.train),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a recipe: its module on the CPU, in eval mode, and where its weights lie."""
+
+    model: nn.Module
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that must be trained before the trials of a benchmark start. role: victim, evaluator or prior."""
+
+    role: str
+    recipe: Recipe
+
+    def __str__(self) -> str:
+        return f"{self.role} ({self.recipe.kind} {self.recipe.hash})"
+
+
+def needs_of(benchmark: Benchmark, priors: Sequence[Recipe] = ()) -> list[Need]:
+    """What the trials of a benchmark need trained, for attacks with these priors."""
+    own = {"victim": classifier_of(benchmark), "evaluator": evaluator_of(benchmark)}
+    found = [Need(role, recipe) for role, recipe in own.items() if recipe is not None]
+    return found + [Need("prior", recipe) for recipe in priors]
+
+
+def ready(
+    benchmark: Benchmark,
+    victims: Slice,
+    priors: Sequence[Recipe] = (),
+    device: Device = "cpu",
+    report: Callable[[str], None] = lambda sentence: None,
+) -> list[tuple[Need, Weights]]:
+    """See to it that all that the trials need is trained, and say what it is and what it took.
+
+    Cheap when everything is there. victims: every image that a trial hides. report: is told before anything is trained.
+    DataError names what was, or would be, trained on a victim; RecipeError a prior that is no prior.
+    """
+    found = []
+    for need in needs_of(benchmark, priors):
+        refuse(need, benchmark, victims)
+        if store.find(need.recipe, record_folder(benchmark)) is None:
+            report(f"training the {need} of {benchmark.name}")
+        found.append((need, _weights(need, benchmark, device)))
+    return found
+
+
+def trained_victim(benchmark: Benchmark, victims: Slice) -> Trained:
+    """The trained victim of a benchmark that has one; trained now if it is nowhere."""
+    recipe = classifier_of(benchmark)
+    if recipe is None:
+        raise RecipeError(f"{benchmark.name}: no `training`, so no recipe stands behind its victim")
+    return _trained(Need("victim", recipe), benchmark, victims, "cpu")
+
+
+def trained_evaluator(benchmark: Benchmark, victims: Slice) -> Trained | None:
+    """The benchmark's evaluator, None where it has none. For those who judge; no attack is ever given it."""
+    recipe = evaluator_of(benchmark)
+    return None if recipe is None else _fixed(_trained(Need("evaluator", recipe), benchmark, victims, "cpu"))
+
+
+def trained_prior(recipe: Recipe, benchmark: Benchmark, victims: Slice, device: Device = "cpu") -> Trained:
+    """The prior of an attack on this benchmark; DataError if its images are victims'. No parameter wants a gradient."""
+    return _fixed(_trained(Need("prior", recipe), benchmark, victims, device))
+
+
+def refuse(need: Need, benchmark: Benchmark, victims: Slice) -> None:
+    """DataError that names both if the recipe's images and the victims have one in common.
+
+    Another split has none, and needs not be here: weights may be, where the images that they were trained on are not.
+    What a released model gives away is what it was trained on, and who judges that may know it: there it is priors that
+    must have seen no victim. RecipeError for a prior that is the victim or the evaluator itself.
+    """
+    images, released = need.recipe.trained_on, benchmark.threat.sees == "released"
+    if images.split == victims.dataset.split and (need.role == "prior" or not released):
+        what = f"the training images of the {need}, {images}"
+        refuse_overlap({f"the victims of {benchmark.name}": victims, what: select(images)})
+    kept = {own.recipe.hash: own.role for own in needs_of(benchmark)}
+    if need.role == "prior" and (role := kept.get(need.recipe.hash)):
+        raise RecipeError(f"the {need} is the {role} of {benchmark.name}, which no attack is given")
+
+
+def _trained(need: Need, benchmark: Benchmark, victims: Slice, device: Device) -> Trained:
+    refuse(need, benchmark, victims)
+    weights = _weights(need, benchmark, device)
+    untrained, _ = KINDS[type(need.recipe)]
+    model = untrained(need.recipe)
+    model.load_state_dict(store.load(weights.path, model.state_dict()))
+    return Trained(model.eval(), weights)
+
+
+def _fixed(trained: Trained) -> Trained:
+    trained.model.requires_grad_(False)
+    return trained
+
+
+def _weights(need: Need, benchmark: Benchmark, device: Device) -> Weights:
+    where = device if need.role == "prior" else "cpu"
+    return store.obtain(need.recipe, lambda: _train(need.recipe, where), record_folder(benchmark), where)
+
+
+def _train(recipe: Recipe, device: Device) -> dict[str, Tensor]:
+    untrained, train = KINDS[type(recipe)]
+    model = untrained(recipe)
+    images, labels = select(recipe.trained_on).take()
+    if isinstance(recipe, Classifier):
+        _refuse_misfit(recipe, images, labels)
+    train(model, recipe, images, labels, device)
+    return model.state_dict()
+
+
+def _refuse_misfit(recipe: Classifier, images: Tensor, labels: Tensor) -> None:
+    """RecipeError unless the training images have the shape and the classes of the network."""
+    data = dataset_of(recipe.data)
+    if tuple(images.shape[1:]) != data.shape or int(labels.max()) >= data.classes:
+        raise RecipeError(
+            f"classifier {recipe.hash}: {recipe.trained_on} has images of shape {list(images.shape[1:])} and labels up "
+            f"to {int(labels.max())}; a network for {recipe.data} takes {list(data.shape)} and tells {data.classes} "
+            "classes apart"
+        )
