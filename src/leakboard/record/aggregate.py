@@ -59,12 +59,12 @@ def one_per_trial(lines: pd.DataFrame) -> pd.DataFrame:
     A trial that was run in several executions counts once: in the execution that has most trials of its variant and
     device kind, the first in the alphabet on a tie.
     """
-    counted = lines[lines["status"] != "skipped"]
-    group = ["variant", "device_kind", "execution"]
-    size = counted.groupby(group)["trial"].transform("size")
-    ordered = counted.assign(size=-size).sort_values(["variant", "device_kind", "size", "execution", "trial"])
-    first = ordered.drop_duplicates(["variant", "device_kind", "trial"])
-    return first.drop(columns="size").sort_values(["variant", "device_kind", "trial"]).reset_index(drop=True)
+    counted, place = lines[lines["status"] != "skipped"], ["variant", "device_kind", "trial"]
+    if counted.duplicated(place).any():
+        size = counted.groupby(["variant", "device_kind", "execution"])["trial"].transform("size")
+        ordered = counted.assign(size=-size).sort_values(["variant", "device_kind", "size", "execution", "trial"])
+        counted = ordered.drop_duplicates(place).drop(columns="size")
+    return counted.sort_values(place, ignore_index=True)
 
 
 def metric_values(lines: pd.DataFrame, metric: str) -> np.ndarray:
