@@ -69,7 +69,7 @@ def checkout(
 ) -> None:
     """The content folders of a suite at `root`; results come from `store`."""
     common = {
-        "version": 1, "seed": 0, "data": {"name": "toy"}, "budget": 100, "network": {"name": "lenet"},
+        "version": 1, "seed": 0, "data": {"name": "toy"}, "budget": 100, "network": {"name": "lenet_sigmoid"},
         "threat": {"knows": list(knows)},
     }  # fmt: skip
     about = {"question": "How sharp? Is it | sharp?", "metrics": list(metrics)}

@@ -23,7 +23,7 @@ from leakboard.record.results import Results
 
 BENCHMARK = {
     "about": {"question": "?"},
-    "common": {"version": 1, "seed": 0, "data": {"name": "d"}, "network": {"name": "n"}, "budget": 1},
+    "common": {"version": 1, "seed": 0, "data": {"name": "d"}, "network": {"name": "mlp"}, "budget": 1},
     "quick": {"trials": 3},
     "paper": {"trials": 3},
 }  # fmt: skip

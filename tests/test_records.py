@@ -143,7 +143,7 @@ def test_present_keys_follow_source_settings_benchmark_and_engine(tmp_path: Path
     monkeypatch.chdir(tmp_path)
     bench = config.Benchmark.model_validate(
         {"name": "b", "scale": "quick", "version": 1, "question": "?", "seed": 0, "data": {"name": "d"},
-         "network": {"name": "n"}, "trials": 2, "budget": 1}
+         "network": {"name": "mlp"}, "trials": 2, "budget": 1}
     )  # fmt: skip
     keys = trial_lines.present_keys("toy", bench)
     source = trial_lines.attack_sha(folder / "attack.py")

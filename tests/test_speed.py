@@ -99,7 +99,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "baselines").mkdir()
     text = (
         "about: {question: q}\n"
-        "common: {version: 1, seed: 0, data: {name: toy}, network: {name: lenet}, trials: 30, budget: 9,"
+        "common: {version: 1, seed: 0, data: {name: toy}, network: {name: lenet_sigmoid}, trials: 30, budget: 9,"
         " threat: {knows: [batch_size, public_data]}}"
     )
     (tmp_path / "benchmarks" / "b.yaml").write_text(text)

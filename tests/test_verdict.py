@@ -108,7 +108,7 @@ def test_an_absent_value_makes_the_estimate_absent() -> None:
 
 BENCHMARK = {
     "about": {"question": "?"},
-    "common": {"version": 1, "seed": 0, "data": {"name": "d"}, "network": {"name": "n"}, "budget": 1},
+    "common": {"version": 1, "seed": 0, "data": {"name": "d"}, "network": {"name": "mlp"}, "budget": 1},
     "quick": {"trials": 4},
     "paper": {"trials": 4},
 }  # fmt: skip

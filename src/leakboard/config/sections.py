@@ -15,6 +15,13 @@ class ConfigError(Fault, ValueError):
     """A content file does not say what it should; the message names the file."""
 
 
+# What a benchmark may call a network by: the functions of these names in `models/`.
+NETWORKS = (
+    "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "convnet", "vgg7", "vgg16", "resnet9", "resnet18",
+    "resnet20", "resnet20fc", "resnet34",
+)  # fmt: skip
+
+
 def _kind(key: str) -> str:
     if key not in KINDS:
         raise ValueError(f"no kind of observation {key!r}; there are: {', '.join(KINDS)}")
@@ -134,6 +141,8 @@ class Network(Strict):
     def _one_source(self) -> Network:
         if (self.name is None) == (self.file is None):
             raise ValueError("a network has either `name` or `file`")
+        if self.name is not None and self.name not in NETWORKS:
+            raise ValueError(f"unknown network {self.name!r}; there are: {', '.join(NETWORKS)}")
         return self
 
     def __str__(self) -> str:

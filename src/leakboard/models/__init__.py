@@ -19,21 +19,12 @@ from leakboard.models.resnet import resnet9, resnet18, resnet20, resnet20fc, res
 from leakboard.models.vgg import vgg7, vgg16
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "fc2": fc2,
-    "lenet_sigmoid": lenet_sigmoid,
-    "lenet_relu": lenet_relu,
-    "cnn": cnn,
-    "cnn3": cnn3,
-    "convnet": convnet,
-    "vgg7": vgg7,
-    "vgg16": vgg16,
-    "resnet9": resnet9,
-    "resnet18": resnet18,
-    "resnet20": resnet20,
-    "resnet20fc": resnet20fc,
-    "resnet34": resnet34,
-}
+    network.__name__: network
+    for network in (
+        mlp, fc2, lenet_sigmoid, lenet_relu, cnn, cnn3, convnet, vgg7, vgg16, resnet9, resnet18, resnet20, resnet20fc,
+        resnet34,
+    )
+}  # fmt: skip
 
 NORMALISATION = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 
