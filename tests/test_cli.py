@@ -152,6 +152,25 @@ def test_reproduce_says_what_it_did_and_does_nothing_twice(tmp_path, monkeypatch
     assert "1 trials run" in call(*words, "--fresh", "--trials", "1:2")[1]
 
 
+def test_shares_of_two_machines_merge_into_the_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(checkout(tmp_path / "suite", "return Reconstruction(torch.rand(seen.shape, generator=rng))"))
+    words = ("reproduce", "toy", "--workers", "0")
+    for share, trials in (("one", "0:2"), ("two", "1:4")):
+        assert call(*words, "--trials", trials, "--out", str(tmp_path / share))[0] == 0
+    assert call(*words, "--out", str(tmp_path / "whole"))[0] == 0
+    status, said = call("merge", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "both"))
+    assert status == 0 and "merged quick toy toy_gradient" in said
+    both, whole = (tmp_path / name / "quick" / "papers" / "toy" / "toy_gradient" for name in ("both", "whole"))
+    for name in ("metrics.json", "grid.png"):
+        assert (both / name).read_bytes() == (whole / name).read_bytes(), name
+    assert len((both / "trials.csv").read_text().splitlines()) == 5
+    assert "0 trials run" in call(*words, "--out", str(tmp_path / "both"))[1]
+    status, said = call("rescore", "toy", "--out", str(tmp_path / "both"))
+    assert status == 0 and "4 trials judged again; of 0 no reconstruction is here" in said
+    status, said = call("merge", str(tmp_path / "nowhere"))
+    assert status == 2 and "no results of any paper in" in said
+
+
 @pytest.mark.parametrize("body", [NOTHING, 'raise RuntimeError("rude")'], ids=["nothing", "rude"])
 def test_an_attack_that_fails_still_gets_its_row(body, tmp_path):
     path = toy(tmp_path, body, name="failing_toy")

@@ -62,8 +62,10 @@ def record_victims(results: Results, board: str | None) -> list[Path]:
                 raise ConfigError(f"{name} draws a fresh network for every trial; there is no victim to train")
             continue
         machine.settle()
-        model, folder = network(benchmark, 0), results.victim(name)
-        write_json(folder / "metrics.json", classifier.record(model, benchmark))
+        victims, folder = victim_slice(benchmark), results.victim(name)
+        evaluator = trained.trained_evaluator(benchmark, victims)
+        record = classifier.record(network(benchmark, 0), benchmark, evaluator and evaluator.model)
+        write_json(folder / "metrics.json", record)
         store.keep_small([need.recipe for need in trained.needs_of(benchmark)], folder)
         written.append(folder)
     return written
