@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from leakboard.data import DataError, dataset, photos, places, sources
+from leakboard.config import root
+from leakboard.data import DataError, dataset, photos, sources
 from leakboard.data.images import ranges
 from leakboard.data.weights import weights_file
 
@@ -184,7 +185,7 @@ def test_absent_says_how_to_get_it(private_root):
 
 
 def test_sources_are_complete():
-    with Path(places.repo_root() / "datasets" / "sources.toml").open("rb") as file:
+    with Path(root() / "datasets" / "sources.toml").open("rb") as file:
         written = tomllib.load(file)
     from leakboard.data.loading import LOADERS
 
@@ -193,7 +194,7 @@ def test_sources_are_complete():
         assert {"title", "origin", "licence", "citation", "classes", "shape", "length", "variants"} <= set(entry), name
         for variant in entry["variants"].values():
             assert all(len(sources.checksum_of(file)[1]) in (32, 64) for file in variant["files"])
-    assert not list((places.repo_root() / "datasets").glob("*.py"))
+    assert not list((root() / "datasets").glob("*.py"))
 
 
 def test_verify_and_listing(real_data):

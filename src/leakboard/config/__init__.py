@@ -5,6 +5,7 @@ the file and the key.
 """
 
 from leakboard.config.benchmark import SCALES, Benchmark, Scale
+from leakboard.config.checkout import root
 from leakboard.config.files import (
     benchmark,
     benchmark_names,
@@ -13,7 +14,6 @@ from leakboard.config.files import (
     papers_on,
     params,
     published,
-    root,
 )
 from leakboard.config.hashes import digest
 from leakboard.config.papers import Claim, Params, Published, PublishedNumber, Row

@@ -11,25 +11,13 @@ import yaml
 from pydantic import ValidationError
 
 from leakboard.config.benchmark import SCALES, Benchmark, Scale
+from leakboard.config.checkout import root
 from leakboard.config.papers import Params, Published, Row
 from leakboard.config.sections import ConfigError, Strict
 from leakboard.config.yaml12 import Yaml12
 
 T = TypeVar("T", bound=Strict)
 ABOUT = ("question", "metrics")
-
-
-def root() -> Path:
-    """The suite's folder: the nearest one upwards that holds `benchmarks/` and `baselines/`."""
-    return _root(Path.cwd())
-
-
-@functools.lru_cache(maxsize=64)
-def _root(here: Path) -> Path:
-    for folder in (here, *here.parents):
-        if (folder / "benchmarks").is_dir() and (folder / "baselines").is_dir():
-            return folder
-    raise ConfigError(f"{here} lies in no Leakboard checkout: no folder upwards holds benchmarks/ and baselines/")
 
 
 def benchmark(name: str, scale: Scale, folder: Path | None = None) -> Benchmark:

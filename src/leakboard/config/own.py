@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from leakboard.config.checkout import root
 from leakboard.config.sections import ConfigError
 
 ABSENT = "absent"
@@ -16,8 +17,6 @@ State = tuple[int, int, int]  # size, and the times at which content and entry c
 
 def place(path: Path) -> Path:
     """Where a file or folder of one's own lies: a relative path starts at the checkout. ConfigError outside of one."""
-    from leakboard.config.files import root  # here, since files read benchmarks, which hash what their files hold
-
     path = path.expanduser()
     return (path if path.is_absolute() else root() / path).resolve()
 

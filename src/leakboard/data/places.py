@@ -1,4 +1,4 @@
-"""Where things lie on disk (repository, data root, packages that carry data), and when a file may be trusted."""
+"""Where things lie on disk (data root, packages that carry data), and when a file may be trusted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
+from leakboard.config.checkout import suites
 from leakboard.errors import Fault
 
 
@@ -17,21 +18,12 @@ class DataError(Fault):
     """A data set or weight file is absent, incomplete, unknown or not what its checksum says."""
 
 
-def repo_root() -> Path | None:
-    """The nearest folder above the working folder, else above this file, with `benchmarks/` and `pyproject.toml`."""
-    here = Path.cwd()
-    for folder in (here, *here.parents, *Path(__file__).resolve().parents):
-        if (folder / "benchmarks").is_dir() and (folder / "pyproject.toml").is_file():
-            return folder
-    return None
-
-
 def data_root() -> Path:
     """The folder below which data sets lie: LEAKBOARD_DATA, otherwise `datasets/` of the repository."""
     named = os.environ.get("LEAKBOARD_DATA")
     if named:
         return Path(named).expanduser().resolve()
-    return (repo_root() or Path.cwd()) / "datasets"
+    return next(iter(suites()), Path.cwd()) / "datasets"
 
 
 def package_folder(package: str) -> Path:
@@ -76,8 +68,7 @@ def _digest_by_key(key: str, path: Path, algorithm: str) -> str:
 
 
 def _memory_file() -> Path | None:
-    root = repo_root()
-    return root / "build" / "verified.json" if root else None
+    return next((folder / "build" / "verified.json" for folder in suites()), None)
 
 
 def _remembered() -> dict[str, str]:

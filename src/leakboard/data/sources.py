@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from leakboard.data.places import DataError, data_root, digest, known_digest, package_folder, repo_root, verified
+from leakboard.config.checkout import suites
+from leakboard.data.places import DataError, data_root, digest, known_digest, package_folder, verified
 
 PATIENCE = 30  # seconds without an answer
 
@@ -22,11 +23,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _everything() -> dict[str, Any]:
-    root = repo_root()
-    path = root / "datasets" / "sources.toml" if root else Path("datasets/sources.toml")
-    if not path.is_file():
-        raise DataError(f"{path} is not here: run inside a checkout of Leakboard")
-    return _read(path)
+    for folder in suites():
+        if (path := folder / "datasets" / "sources.toml").is_file():
+            return _read(path)
+    raise DataError("datasets/sources.toml is not here: run inside a checkout of Leakboard")
 
 
 def sources() -> dict[str, dict[str, Any]]:

@@ -63,8 +63,8 @@ def record_victims(results: Results, board: str | None) -> list[Path]:
             continue
         machine.settle()
         victims, folder = victim_slice(benchmark), results.victim(name)
-        evaluator = trained.trained_evaluator(benchmark, victims)
-        record = classifier.record(network(benchmark, 0), benchmark, evaluator and evaluator.model)
+        judge = trained.trained_evaluator(benchmark, victims)
+        record = classifier.record(network(benchmark, 0), benchmark, None if judge is None else judge.model)
         write_json(folder / "metrics.json", record)
         store.keep_small([need.recipe for need in trained.needs_of(benchmark)], folder)
         written.append(folder)
