@@ -33,7 +33,7 @@ MAY = {
     "record": {"errors", "config", "metrics", "__init__"},
     "board": {"record", "config", "metrics", "threat", "errors"},
 }
-SEE_ALL = {"run", "cli"}
+SEE_ALL = {"run", "cli", "console"}
 
 
 def room(path: Path) -> str:
