@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import pickle
 import sys
 import types
 
@@ -14,8 +15,7 @@ from toys import GRAY, ROOT, observed, question, toy, trial
 from leakboard import config
 from leakboard.data import DataError, select
 from leakboard.rng import generator
-from leakboard.run import observation
-from leakboard.run import trial as protocol
+from leakboard.run import box, observation
 from leakboard.score import mse
 from leakboard.victim.network import network
 from leakboard.victim.secrets import public, secret
@@ -71,55 +71,56 @@ def holds(tensors: list[torch.Tensor], image: torch.Tensor) -> bool:
     return False
 
 
-def given_to_attack(sees: str, monkeypatch, tmp_path, **threat):
-    """(the secret, everything that `attempt` hands to an attack on such a question)."""
-    caught: dict[str, object] = {}
-    true_secret, true_reconstruct = observation.secret, protocol.reconstruct
+def crossed(sees: str, monkeypatch, tmp_path, body: str = GRAY, **threat):
+    """(the secret, everything that crosses the border towards an attack on such a question, unpickled)."""
+    caught: list = []
+    true_secret, hidden = observation.secret, []
 
     def kept_secret(*args):
-        caught["secret"] = true_secret(*args)
-        return caught["secret"]
+        hidden.append(true_secret(*args))
+        return hidden[-1]
 
-    def kept_reconstruct(attack, seen, rngs, *rest):
-        caught["given"] = (attack, seen[0], rngs[0])
-        return true_reconstruct(attack, seen, rngs, *rest)
+    def dumps(value):
+        caught.append(pickle.dumps(value))
+        return caught[-1]
 
     monkeypatch.setattr(observation, "secret", kept_secret)
-    monkeypatch.setattr(protocol, "reconstruct", kept_reconstruct)
+    monkeypatch.setattr(box, "pickle", types.SimpleNamespace(dumps=dumps))
     federated = {"clients": 3, "rounds": 2, "learning_rate": 0.05}
     asked = question(sees, {"knows": ("labels", "local_training"), **threat}, batch=2, federation=federated)
-    assert trial(toy(tmp_path, GRAY, KINDS[sees]), asked).line["status"] == "ok"
-    return caught["secret"], caught["given"]
+    line = trial(toy(tmp_path, body, KINDS[sees]), asked).line
+    assert line["status"] == "ok", line.get("reason")
+    return hidden[0], [pickle.loads(content) for content in caught]
 
 
 @pytest.mark.parametrize("sees", ["gradient", "update", "sequence", "released"])
-def test_no_path_leads_to_the_secret(sees, monkeypatch, tmp_path):
-    hidden, given = given_to_attack(sees, monkeypatch, tmp_path)
+def test_nothing_that_crosses_the_border_leads_to_the_secret(sees, monkeypatch, tmp_path):
+    hidden, given = crossed(sees, monkeypatch, tmp_path)
     tensors = reachable(given)
     assert len(tensors) > 10, "the walk reaches the model and the observation"
-    assert holds(tensors, given[1].public.images[0]), "the walk finds images where there are some"
+    (seen,) = next(task.given[0] for task in given if getattr(task, "do", "") == "attack")
+    assert holds(tensors, seen.public.images[0]), "the walk finds images where there are some"
     for image in hidden.images:
         assert not holds(tensors, image[None])
     assert not holds(tensors, hidden.images)
 
 
-def test_a_live_client_meets_the_secret_nowhere_but_inside_the_rounds(monkeypatch, tmp_path):
-    """The victims live on inside the generator of rounds, which has to train them; nothing else holds their images,
-    neither the observation without it nor any turn that it hands out.
-    """
-    hidden, (attack, seen, rng) = given_to_attack("participation", monkeypatch, tmp_path)
-    assert holds(reachable(seen), hidden.images[:1]), "through the frame of the generator; the only way"
-    for part in ((attack, rng, seen), *seen):
-        tensors = reachable(part, without=(seen.turns,))
-        assert len(tensors) > 5
-        assert not any(holds(tensors, image[None]) for image in hidden.images)
+def test_a_live_client_meets_models_and_its_own_images_alone(monkeypatch, tmp_path):
+    """The victims live on inside the rounds, on the other side: of every turn a state and public images cross."""
+    body = "for turn in seen:\n    turn.submit(turn.model.state_dict())\n" + GRAY
+    hidden, given = crossed("participation", monkeypatch, tmp_path, body)
+    answers = [part for part in given if isinstance(part, tuple) and part[0] is not None]
+    assert len(answers) == 2, "two rounds"
+    tensors = reachable(given)
+    assert not any(holds(tensors, image[None]) for image in hidden.images)
 
 
-def test_a_black_box_holds_no_weight_but_behind_its_query(monkeypatch, tmp_path):
-    """The service has to compute with the weights; no other part of the observation has them."""
-    _, (_, seen, _) = given_to_attack("released", monkeypatch, tmp_path, access="black")
-    weight = next(p for p in reachable(seen.query) if isinstance(p, torch.nn.Parameter) and p.ndim == 4)
-    assert not holds(reachable(seen, without=(seen.query,)), weight)
+def test_no_weight_of_a_black_box_crosses_the_border(monkeypatch, tmp_path):
+    body = "seen.query(torch.zeros(1, *seen.shape[1:]))\n" + GRAY
+    _, given = crossed("released", monkeypatch, tmp_path, body, access="black")
+    assert not [part for part in reachable(given) if isinstance(part, torch.nn.Parameter)]
+    sizes = {tuple(part.shape) for part in reachable(given)}
+    assert (1, 10) in sizes, "the confidences of one query"
 
 
 @pytest.mark.parametrize("place", ["hook", "closure", "graph", "attribute"])

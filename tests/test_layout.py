@@ -28,7 +28,7 @@ MAY = {
     "federation": {"errors", "threat", "config", "data", "rng"},
     "recipes": {"errors", "config", "data", "models", "federation", "threat", "rng"},
     "victim": {"errors", "threat", "config", "data", "models", "recipes", "federation", "rng"},
-    "attack": {"errors", "threat", "models"},
+    "attack": {"errors", "threat", "models", "__init__"},
     "score": {"threat", "metrics", "data"},
     "record": {"errors", "config", "metrics", "__init__"},
     "board": {"record", "config", "metrics", "threat", "errors"},

@@ -45,8 +45,8 @@ RUDE = {
         "more than the 20 gradient evaluations",
     ),
     "too many labels": ("return Reconstruction(torch.zeros(seen.shape), torch.zeros(3))", "failed", "3 labels for 2"),
-    "bare tensor": ("return torch.zeros(seen.shape)", "failed", "AttributeError"),
-    "nothing": ("return None", "failed", "AttributeError"),
+    "bare tensor": ("return torch.zeros(seen.shape)", "failed", "handed in a Tensor, expected a Reconstruction"),
+    "nothing": ("return None", "failed", "handed in a NoneType"),
     "memory": ("raise MemoryError('full')", "out_of_memory", "full"),
     "bad snapshot": ("seen.snapshot(1, torch.zeros(2, 3, 3), 0.0)\n" + GRAY, "failed", "a snapshot has shape"),
 }
@@ -88,7 +88,7 @@ def test_a_fault_before_the_attack_is_a_failure_too(tmp_path):
     methods = "def craft(self, model, public, rng):\n    raise RuntimeError('early')"
     question_ = question("gradient", {"knows": ["labels"], "conduct": "malicious"}, batch=2)
     line = trial(toy(tmp_path, GRAY, methods=methods), question_, 1).line
-    assert (line["status"], line["reason"]) == ("failed", "RuntimeError: early")
+    assert (line["status"], line["reason"]) == ("failed", "Toy.craft: RuntimeError: early")
     assert line["mse_each"] == noise_mse(1)
 
 

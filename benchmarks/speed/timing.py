@@ -20,12 +20,12 @@ from torch import Tensor
 from leakboard import config
 from leakboard.attack import contract
 from leakboard.attack.clock import Clock
+from leakboard.attack.meter import Meter
 from leakboard.attack.step import bare
 from leakboard.config import Benchmark, Scale
 from leakboard.models import build
 from leakboard.rng import generator, seeded
 from leakboard.run.execution import GROUPS, LOOP, Execution
-from leakboard.run.meter import Meter
 from leakboard.run.observation import observe
 from leakboard.threat import Gradient, Seen
 from leakboard.victim.leak import gradient
@@ -119,14 +119,14 @@ class Workload:
         size = self.benchmark.batch
         rows = torch.arange(number * size, (number + 1) * size) % len(self.pool.images)
         hidden = Secret(self.pool.images[rows], self.pool.labels[rows])
-        return observe(self.benchmark, FIRST + number, self.attack, self.device, hidden).seen
+        return observe(self.benchmark, FIRST + number, device=self.device, hidden=hidden).seen
 
     def call(self, execution: Execution, budget: int, group: int | None = None) -> Span:
         """The attack on `group` victims, or as many as the execution stacks, with `budget` evaluations for each."""
         group = group or execution.group
         while len(self.seen) < group:
             self.seen.append(self.victim(len(self.seen)))
-            self.meters.append(Meter(self.seen[-1], Clock(self.device), 1.0))
+            self.meters.append(Meter(self.seen[-1], Clock(self.device), 1.0, lambda shot: None))
             self.seen[-1].observer = None  # snapshots are no part of the attack
         seen, meters = self.seen[:group], self.meters[:group]
         for one, meter in zip(seen, meters, strict=True):

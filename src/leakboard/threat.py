@@ -252,6 +252,8 @@ class Reconstruction:
             raise ValueError(f"images have shape {tuple(self.images.shape)}, expected (M <= {batch}, {image})")
         if not torch.isfinite(self.images).all():
             raise ValueError("images are not finite")
+        if self.labels is not None and (self.labels.ndim != 1 or self.labels.is_floating_point()):
+            raise ValueError(f"labels have shape {tuple(self.labels.shape)}, {self.labels.dtype}, expected classes (M,)")
         labels = None if self.labels is None else self.labels.detach().cpu().long()
         if labels is not None and len(labels) != len(self.images) and (len(self.images) or len(labels) > batch):
             raise ValueError(f"{len(labels)} labels for {len(self.images)} images")

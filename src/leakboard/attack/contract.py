@@ -25,10 +25,6 @@ class AttackError(Fault, ValueError):
     """A file that is no attack, or settings that the attack does not have."""
 
 
-class CraftError(Fault, ValueError):
-    """A malicious server could not craft what it sends out; its cause is the error."""
-
-
 class Attack(Protocol):
     """The one method that every attack has.
 
@@ -93,7 +89,7 @@ def craft(attack: Attack, model: nn.Module, public: Public | None, rng: Generato
     try:
         return attack.craft(model, public, rng)
     except Exception as error:
-        raise CraftError(f"{type(attack).__name__}.craft: {error}") from error
+        raise AttackError(f"{type(attack).__name__}.craft: {type(error).__name__}: {error}") from error
 
 
 def says(attack: Attack, method: str, benchmark: Any) -> Any:

@@ -62,7 +62,7 @@ class Imprint(nn.Module):
         if connection == "cat":
             self.mix = skip_init(nn.Conv2d, 2 * shape[0], shape[0], 1, bias=False)
             self.mix.weight.data = torch.eye(shape[0]).repeat(1, 2)[:, :, None, None]
-        self.connection, self.network = connection, network
+        self.connection, self.shape, self.network = connection, shape, network
 
     def forward(self, images: Tensor) -> Tensor:
         out = self.second(self.first(images.flatten(1)).clamp_min(0).minimum(self.limits))

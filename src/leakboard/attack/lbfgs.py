@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakboard import ENGINE
 from leakboard.threat import due
 
 # points (Q, D), the problems `which` (Q,) that they belong to -> (values (Q,), gradients (Q, D))
@@ -200,7 +201,8 @@ def minimise(
         search.step(enough)
         if observe is not None and due(step):
             rows = ~search.lost & (search.steps == step)
-            observe(step, search.point[rows], search.value[rows], search.which[rows])
+            if bool(rows.any()) or ENGINE < 2:  # a trial of DLG failed for want of a row; its line is of engine 1
+                observe(step, search.point[rows], search.value[rows], search.which[rows])
         if step % every == 0 and bool(search.done.any()):
             _keep(found, search)
             search.choose(~search.done)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from leakboard.attack import contract
 from leakboard.config import Benchmark
 from leakboard.run import machine
+from leakboard.run.attacker import Attacker
 from leakboard.run.execution import Execution, chosen
 from leakboard.run.trial import Job
 
@@ -35,10 +35,9 @@ class Rows:
     def execution(self) -> Execution:
         return chosen(self.attack, self.benchmark, self.device_kind)
 
-    def attacks(self) -> list[tuple[Benchmark, contract.Attack]]:
+    def attacks(self) -> list[tuple[Benchmark, Attacker]]:
         """The benchmark with the attack of every variant: what must be trained depends on both."""
-        source = contract.load(self.path)
-        return [(self.benchmark, contract.configure(source, dict(settings))) for settings in self.variants.values()]
+        return [(self.benchmark, Attacker(self.path, dict(settings))) for settings in self.variants.values()]
 
     def groups(self, wanted: Mapping[str, Sequence[int]]) -> list[Group]:
         """The computations that together hold these trials, {variant: trials}; first trials first."""

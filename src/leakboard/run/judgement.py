@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from leakboard import ENGINE
 from leakboard.config import Benchmark
 from leakboard.metrics import METRICS
 from leakboard.recipes.trained import trained_evaluator
@@ -30,11 +32,21 @@ class Judgement:
 def judged(benchmark: Benchmark, trial: int, hidden: Secret, got: Reconstruction) -> Judgement:
     """What the judge of the benchmark's first metric says of one trial."""
     kind = METRICS[benchmark.metrics[0]].truth
-    noise = torch.rand(hidden.images.shape, generator=generator("attack", benchmark.seed, trial))  # the control's draw
+    noise = noise_of(benchmark, trial, hidden)
     of_class: dict[str, Any] = {} if kind != "classes" else _of_class(benchmark)
     truth = Truth(hidden.images, hidden.labels, noise, benchmark.scale == "paper", **of_class)
     scores = judge_of(benchmark.metrics[0])(truth, got)
     return Judgement(truth, scores, kind == "images", _pictures(kind, truth, got))
+
+
+def noise_of(benchmark: Benchmark, trial: int, hidden: Secret) -> Tensor:
+    """What stands in for images that were not handed in (B, C, H, W): the draw of the control row `noise`.
+
+    From engine 2 on in the order in which that row's images are matched to the truth, so that a failed trial scores
+    what that row scores, to the bit.
+    """
+    noise = torch.rand(hidden.images.shape, generator=generator("attack", benchmark.seed, trial))
+    return noise if ENGINE < 2 else noise[match(hidden.images, noise)]
 
 
 def _of_class(benchmark: Benchmark) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from leakboard.attack import contract
 from leakboard.config import Benchmark
-from leakboard.rng import generator
+from leakboard.rng import generator, seed_of
 from leakboard.run import trained
+from leakboard.run.attacker import Attacker
 from leakboard.threat import KINDS, Public, Seen
 from leakboard.victim.leak import leak
 from leakboard.victim.network import network
@@ -29,7 +29,7 @@ class Observation:
 def observe(
     benchmark: Benchmark,
     trial: int,
-    attack: contract.Attack | None = None,
+    attack: Attacker | None = None,
     device: torch.device | str = "cpu",
     hidden: Secret | None = None,
 ) -> Observation:
@@ -41,18 +41,18 @@ def observe(
     pool, model = public(benchmark), network(benchmark, trial).to(device)
     shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
     if attack is not None and benchmark.threat.conduct == "malicious":
-        model = contract.craft(attack, model, shown, generator("craft", benchmark.seed, trial)).to(device)
+        model = attack.craft(model, shown, seed_of("craft", benchmark.seed, trial)).to(device)
     clients = generator("clients", benchmark.seed, trial)
     seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1], clients)
     seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device)
     return Observation(hidden, model, seen)
 
 
-def skip_reason(attack: contract.Attack, benchmark: Benchmark) -> str | None:
+def skip_reason(attack: Attacker, benchmark: Benchmark) -> str | None:
     """Why this attack does not run here: another kind of observation, a prior it may not have, or its own reason."""
-    kinds, offered = contract.accepts(type(attack)), KINDS[benchmark.threat.sees]
-    if not issubclass(offered, kinds):
-        return f"works on {' or '.join(kind.__name__ for kind in kinds)}, the benchmark shows {offered.__name__}"
-    if "prior" not in benchmark.threat.knows and trained.recipe_of(attack, benchmark) is not None:
+    kinds, offered = attack.offers()[0], KINDS[benchmark.threat.sees]
+    if not {kind.__name__ for kind in offered.mro()} & set(kinds):
+        return f"works on {' or '.join(kinds)}, the benchmark shows {offered.__name__}"
+    if "prior" not in benchmark.threat.knows and attack.prior(benchmark) is not None:
         return "needs a prior, which the benchmark does not grant"
-    return contract.says(attack, "skips", benchmark)
+    return attack.skips(benchmark)

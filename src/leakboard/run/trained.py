@@ -10,42 +10,36 @@ import torch
 from torch import nn
 
 from leakboard import config
-from leakboard.attack import contract
 from leakboard.config import Benchmark, ConfigError
-from leakboard.config.recipes import Recipe
 from leakboard.recipes import classifier, store, trained
 from leakboard.record.aggregate import write_json
 from leakboard.record.results import Results
 from leakboard.run import machine
+from leakboard.run.attacker import Attacker
 from leakboard.victim.network import network
 from leakboard.victim.secrets import victim_slice
 
 
-def recipe_of(attack: contract.Attack, benchmark: Benchmark) -> Recipe | None:
-    """The recipe of the prior that the attack names for this benchmark; None where it needs none."""
-    return contract.says(attack, "prior", benchmark)
-
-
-def prior_of(attack: contract.Attack, benchmark: Benchmark, device: torch.device) -> nn.Module | None:
+def prior_of(attack: Attacker, benchmark: Benchmark, device: torch.device) -> nn.Module | None:
     """The attack's own copy of its prior, trained now if it is nowhere; DataError if it was trained on victims."""
-    recipe = recipe_of(attack, benchmark)
+    recipe = attack.prior(benchmark)
     if recipe is None:
         return None
     found = trained.trained_prior(recipe, benchmark, victim_slice(benchmark), device)
     return copy.deepcopy(found.model).to(device)
 
 
-def training_seconds(attack: contract.Attack, benchmark: Benchmark) -> float:
+def training_seconds(attack: Attacker, benchmark: Benchmark) -> float:
     """What training the attack's prior once took; it is no part of the seconds of any trial."""
-    recipe = recipe_of(attack, benchmark)
+    recipe = attack.prior(benchmark)
     weights = None if recipe is None else store.find(recipe, classifier.record_folder(benchmark))
     return (weights and weights.seconds) or 0.0
 
 
-def train(needed: Iterable[tuple[Benchmark, contract.Attack]], device: str = "auto") -> None:
+def train(needed: Iterable[tuple[Benchmark, Attacker]], device: str = "auto") -> None:
     """See to it that all that these attacks need on these benchmarks is trained, each recipe once."""
     for benchmark, attack in needed:
-        recipe = recipe_of(attack, benchmark) if "prior" in benchmark.threat.knows else None
+        recipe = attack.prior(benchmark) if "prior" in benchmark.threat.knows else None
         if recipe is None and benchmark.training is None and benchmark.evaluator is None:
             continue
         machine.settle()

@@ -1,4 +1,4 @@
-"""The protocol of one trial, top to bottom: observe -> clock -> reconstruct -> clock -> judge -> record."""
+"""The protocol of one trial, top to bottom: observe -> attack, across the border -> judge -> record."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 
 from leakboard import ENGINE
-from leakboard.attack import contract
-from leakboard.attack.clock import Clock, limit, peak_bytes, reset_peak
-from leakboard.attack.untouched import sha_of, unchanged
+from leakboard.attack.meter import Snapshot
+from leakboard.attack.untouched import sha_of
 from leakboard.config import Benchmark
 from leakboard.recipes.classifier import state_sha
 from leakboard.record.trial_lines import attack_sha, settings_hash
-from leakboard.rng import generator, seed_of
+from leakboard.rng import seed_of
 from leakboard.run import machine
+from leakboard.run.attacker import Attacker, CraftError
+from leakboard.run.exchange import Attempt, attempted
 from leakboard.run.execution import LOOP, Execution
 from leakboard.run.judgement import judged
 from leakboard.run.kept import Pictures
-from leakboard.run.meter import Meter, Snapshot
-from leakboard.run.observation import Observation, observe, skip_reason
+from leakboard.run.observation import observe, skip_reason
 from leakboard.run.trained import training_seconds
 from leakboard.score import curve, nothing, time_to
 from leakboard.threat import Reconstruction, Seen
@@ -48,11 +48,6 @@ class Job:
     commit: tuple[str, bool] = ("", True)
     execution: Execution = LOOP
 
-    @property
-    def rng(self) -> torch.Generator:
-        """The attack's randomness; the control row `noise` draws its images with it."""
-        return generator("attack", self.benchmark.seed, self.trial)
-
 
 @dataclass
 class Outcome:
@@ -72,71 +67,44 @@ def attempt(job: Job) -> Outcome:
 def attempt_group(jobs: Sequence[Job]) -> list[Outcome]:
     """Trials of one variant on one benchmark as one computation; when that fails, each is run plainly and by itself."""
     first = jobs[0]
-    attack = contract.configure(contract.load(first.path), first.settings)
+    attack = Attacker(first.path, first.settings)
     reason = skip_reason(attack, first.benchmark)
     if reason is not None:
         skipped = {"status": "skipped", "reason": reason}
         return [Outcome({**_identity(job), **skipped}) for job in jobs]
     try:
-        seen = [observe(job.benchmark, job.trial, attack, machine.device_of(job.device)) for job in jobs]
-    except contract.CraftError as error:
+        observed = [observe(job.benchmark, job.trial, attack, machine.device_of(job.device)) for job in jobs]
+    except CraftError as error:
         if len(jobs) > 1:
             return [attempt(replace(job, execution=LOOP)) for job in jobs]
-        return [lost(first, **status_of(error.__cause__ or error))]
-    return _attacked(jobs, attack, seen)
-
-
-def _attacked(jobs: Sequence[Job], attack: contract.Attack, observed: Sequence[Observation]) -> list[Outcome]:
-    first, given = jobs[0], [one.seen for one in observed]
-    clock = Clock(machine.device_of(first.device))
-    for one in given:
-        one.execution = first.execution.kind
+        return [lost(first, "failed", str(error))]
     lines = [_line(job, one.hidden, one.model, one.seen) for job, one in zip(jobs, observed, strict=True)]
-    meters = [Meter(one, clock, 1 / len(jobs)) for one in given]
-    reset_peak(clock.device)
-    seconds = first.benchmark.timeout_seconds * len(jobs)
-    ends = reconstruct(attack, given, [job.rng for job in jobs], clock, seconds)
-    if first.execution != LOOP and any(status["status"] != "ok" for _, status in ends):
+    got = _attacked(jobs, attack, [one.seen for one in observed])
+    if first.execution != LOOP and any(status["status"] != "ok" for _, status in got.ends):
         return [attempt(replace(job, execution=LOOP)) for job in jobs]
-    spent = {"peak_bytes": peak_bytes(clock.device), "prepare_seconds": training_seconds(attack, first.benchmark)}
-    parts = zip(jobs, lines, observed, meters, ends, strict=True)
-    return [_ended(job, {**line, **spent}, one.hidden, meter, end) for job, line, one, meter, end in parts]
+    prepared = {"prepare_seconds": training_seconds(attack, first.benchmark), "peak_bytes": got.peak_bytes}
+    return [
+        _ended(job, {**line, **prepared}, observed[index].hidden, got, index)
+        for index, (job, line) in enumerate(zip(jobs, lines, strict=True))
+    ]
 
 
-def reconstruct(
-    attack: contract.Attack, seen: Sequence[Seen], rngs: Sequence[torch.Generator], clock: Clock, seconds: float
-) -> list[tuple[Reconstruction, dict[str, Any]]]:
-    """The attack under its clock. Nothing that it was given may change; a fault of any kind hands in no image."""
-    shape, given = seen[0].shape, seen[0].labels is not None
-    try:
-        with unchanged(seen):
-            with limit(seconds), clock.running():
-                got = contract.reconstruct(attack, seen, rngs)
-            got = [one.checked(shape) for one in got]
-        return [(one, {"status": "ok"}) for one in got]
-    except (Exception, SystemExit) as error:
-        return [(nothing(shape, labelled=not given), status_of(error)) for _ in seen]
+def _attacked(jobs: Sequence[Job], attack: Attacker, seen: Sequence[Seen]) -> Attempt:
+    """The attack on the other side of the border, on all these trials at once."""
+    first = jobs[0]
+    for one in seen:
+        one.execution = first.execution.kind
+    seeds = [seed_of("attack", job.benchmark.seed, job.trial) for job in jobs]
+    seconds = first.benchmark.timeout_seconds * len(jobs)
+    return attempted(attack, seen, seeds, machine.device_of(first.device), seconds)
 
 
-def status_of(error: BaseException) -> dict[str, str]:
-    """What went wrong, as the status and reason of a trial line."""
-    reason = f"{type(error).__name__}: {error}".split("\n")[0]
-    if isinstance(error, TimeoutError):
-        return {"status": "timeout", "reason": str(error)}
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return {"status": "out_of_memory", "reason": reason}
-    return {"status": "failed", "reason": reason}
-
-
-def _ended(
-    job: Job, line: dict[str, Any], hidden: Secret, meter: Meter, end: tuple[Reconstruction, dict[str, Any]]
-) -> Outcome:
-    """The line of a trial that has run, and what it is judged to be worth."""
-    got, status = end
-    evaluations = got.info.get("gradient_evaluations", meter.evaluations)
-    own = {"restarts": got.info.get("restarts"), "loss": got.info.get("loss")}
-    line = {**line, "seconds": meter.seconds, **status, "evaluations": evaluations, **own}
-    return _outcome(job, line, hidden, got, meter.snapshots)
+def _ended(job: Job, line: dict[str, Any], hidden: Secret, got: Attempt, index: int) -> Outcome:
+    """The line of a trial that has run, and what it is judged to be worth. Seconds are shared evenly."""
+    one, status = got.ends[index]
+    spent = {"seconds": got.seconds / len(got.ends), "evaluations": got.evaluations[index]}
+    own = {"restarts": one.info.get("restarts"), "loss": one.info.get("loss")}
+    return _outcome(job, {**line, **spent, **status, **own}, hidden, one, got.snapshots[index])
 
 
 def lost(job: Job, status: str = "failed", reason: str = "the worker process died twice on this trial") -> Outcome:

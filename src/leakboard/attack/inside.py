@@ -1,0 +1,210 @@
+"""The attack's side of the border: the process that holds what is seen and the attack, and nothing else.
+
+It is born of a fork server that has imported torch and no data. What it is told to do arrives as pickles that the
+runner wrote; what it answers are numbers and arrays (`wire`). Live rounds and black-box queries are calls back.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import pickle
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leakboard.attack import contract
+from leakboard.attack.clock import Clock, peak_bytes, reset_peak
+from leakboard.attack.crafted import described
+from leakboard.attack.meter import Meter, Snapshot
+from leakboard.attack.untouched import unchanged
+from leakboard.attack.wire import number, packed, words
+from leakboard.threat import BudgetSpent, Participation, Public, Reconstruction, ReleasedModel, Seen, Turn
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the runner asks. do: `kinds`, `skips`, `prior`, `craft` or `attack`; given: its arguments.
+
+    settings: the attack's own. seeds: of the generators that it draws from, one a trial. device: of all that is given.
+    """
+
+    do: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    given: tuple[Any, ...] = ()
+    seeds: tuple[int, ...] = ()
+    device: str = "cpu"
+
+    def rngs(self) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in self.seeds]
+
+
+def serve(connection: Connection, path: Path, folder: Path, settle: Callable[[], None]) -> None:
+    """Do what the runner asks with the attack at `path` until it hangs up; `folder` is this process's own."""
+    os.setsid()
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    os.chdir(folder)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    calls = Calls(connection)
+    while True:
+        try:
+            task: Task = pickle.loads(connection.recv_bytes())
+        except (EOFError, OSError):
+            return
+        _restore()
+        settle()
+        try:
+            answer = _done(task, path, calls)
+        except BaseException as error:
+            answer = packed(
+                {"end": "fault", "reason": words(error), "fault": isinstance(error, contract.AttackError)}, {}
+            )
+        connection.send_bytes(answer)
+
+
+def _end_with_the_runner() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _restore() -> None:
+    """What an earlier trial of this attack may have changed for the next one."""
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
+    torch.manual_seed(0)
+
+
+def _done(task: Task, path: Path, calls: Calls) -> bytes:
+    source = contract.load(path)
+    if task.do == "kinds":
+        contract.configure(source, task.settings)
+        return packed({"end": [kind.__name__ for kind in contract.accepts(source)], "has": _offers(source)}, {})
+    attack = contract.configure(source, task.settings)
+    if task.do == "skips":
+        reason = contract.says(attack, "skips", *task.given)
+        return packed({"end": None if reason is None else str(reason)}, {})
+    if task.do == "prior":
+        recipe = contract.says(attack, "prior", *task.given)
+        return packed({"end": None if recipe is None else {"kind": recipe.kind, **recipe.model_dump(mode="json")}}, {})
+    if task.do == "craft":
+        model, public = task.given
+        form, state = described(contract.craft(attack, copy.deepcopy(model), public, task.rngs()[0]), model)
+        return packed({"end": form}, state)
+    return _attacked(attack, task, calls)
+
+
+def _offers(source: type) -> list[str]:
+    return [name for name in ("craft", "prior", "skips", "reconstruct_many") if hasattr(source, name)]
+
+
+class Calls:
+    """Calls across the border: the runner answers, or refuses in words. Snapshots go without an answer."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def __call__(self, name: str, trial: int, arrays: dict[str, Tensor]) -> Any:
+        self.connection.send_bytes(packed({"call": name, "trial": trial}, arrays))
+        answer, refusal = pickle.loads(self.connection.recv_bytes())
+        if refusal is not None:
+            kind, reason = refusal
+            raise (BudgetSpent if kind == "BudgetSpent" else ValueError)(reason)
+        return answer
+
+    def told(self, trial: int, shot: Snapshot) -> None:
+        header = {"step": shot.step, "evaluations": shot.evaluations, "seconds": shot.seconds, "loss": shot.loss}
+        self.connection.send_bytes(packed({"snapshot": header, "trial": trial}, {"images": shot.images}))
+
+
+def _attacked(attack: contract.Attack, task: Task, calls: Calls) -> bytes:
+    """The attack under its clock. Nothing that it was given may change; a fault of any kind hands in no image."""
+    (seen,) = task.given
+    device, clock = torch.device(task.device), Clock(torch.device(task.device))
+    for trial, one in enumerate(seen):
+        _connect(one, trial, calls)
+    meters = [Meter(one, clock, 1 / len(seen), _teller(calls, trial)) for trial, one in enumerate(seen)]
+    reset_peak(device)
+    calls.connection.send_bytes(packed({"began": True}, {}))
+    got: list[Reconstruction] = []
+    status, reason = "ok", ""
+    try:
+        with unchanged(seen):
+            with clock.running():
+                got = contract.reconstruct(attack, seen, task.rngs())
+            calls.connection.send_bytes(packed({"stopped": True}, {}))
+            parts = [_plain(one, trial) for trial, one in enumerate(got)]
+    except BaseException as error:
+        status, reason, parts = _status_of(error), words(error), []
+    spent = next((meter.refusal for meter in meters if meter.refusal), None)
+    if spent is not None:  # whoever caught the error and went on has still spent too much
+        status, reason, parts = "failed", f"BudgetSpent: {spent}", []
+    ends, arrays = [end for end, _ in parts], {name: tensor for _, named in parts for name, tensor in named.items()}
+    cost = {"seconds": clock.total, "peak_bytes": peak_bytes(device), "evaluations": [m.evaluations for m in meters]}
+    return packed({"end": ends, "status": status, "reason": reason, **cost}, arrays)
+
+
+def _teller(calls: Calls, trial: int) -> Callable[[Snapshot], None]:
+    return lambda shot: calls.told(trial, shot)
+
+
+def _status_of(error: BaseException) -> str:
+    return "out_of_memory" if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) else "failed"
+
+
+def _plain(got: Any, trial: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What one trial handed in, as numbers and arrays; ValueError names what is none."""
+    if not isinstance(got, Reconstruction):
+        raise ValueError(f"handed in a {type(got).__name__}, expected a Reconstruction")
+    arrays = {f"{trial} images": _dense(got.images, "images")}
+    if got.labels is not None:
+        arrays[f"{trial} labels"] = _dense(got.labels, "labels")
+    info = got.info if isinstance(got.info, dict) else {}
+    return {name: number(info.get(name)) for name in ("restarts", "loss")}, arrays
+
+
+def _dense(value: Any, what: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what} are a {type(value).__name__}, expected a tensor")
+    return value.detach().as_subclass(Tensor)
+
+
+def _connect(seen: Seen, trial: int, calls: Calls) -> None:
+    """Live rounds and a black box answer from the other side; a white box is the attacker's own copy."""
+    if isinstance(seen, Participation):
+        seen.turns = lambda: _turns(seen, trial, calls)
+    elif isinstance(seen, ReleasedModel) and seen.access == "black":
+        seen.query = lambda images: calls("query", trial, {"images": images}).to(seen.device)
+    elif isinstance(seen, ReleasedModel):
+        seen.query = lambda images: seen.model(images).softmax(1)
+
+
+def _turns(seen: Participation, trial: int, calls: Calls) -> Iterator[Turn]:
+    while (answer := calls("turn", trial, {})) is not None:
+        number, state, own = answer
+        model = _as_given(seen.model)
+        model.load_state_dict(state)
+        yield Turn(number, model, Public(*own), lambda state: _accepted(calls, trial, state))
+
+
+def _accepted(calls: Calls, trial: int, state: Any) -> dict[str, Tensor]:
+    if not isinstance(state, dict):
+        raise ValueError(f"the answer is a {type(state).__name__}, expected a state dict")
+    calls("submit", trial, {str(key): value for key, value in state.items()})
+    return {key: value.detach().clone() for key, value in state.items()}
+
+
+def _as_given(model: nn.Module) -> nn.Module:
+    """A copy of the global model without the hooks that count passes through another one."""
+    copied = copy.deepcopy(model)
+    copied._forward_hooks.clear()
+    return copied

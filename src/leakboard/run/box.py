@@ -1,0 +1,207 @@
+"""The attack in a process of its own: born of a fork server that has imported torch and no data.
+
+What goes in is written by this side (a pickle of what is seen); what comes out are numbers and arrays, checked here.
+Calls across the border, live rounds and black-box queries, are answered and counted on this side. A deadline ends the
+process from outside; what it changes of its own state reaches nobody else.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from leakboard.attack import inside
+from leakboard.attack.contract import AttackError
+from leakboard.attack.inside import Task
+from leakboard.attack.wire import WireError, unpacked
+from leakboard.errors import Fault
+from leakboard.record.trial_lines import attack_sha
+from leakboard.run import machine
+
+PRELOAD = [
+    "torch._inductor.config",
+    "leakboard.attack.inside",
+    "leakboard.attack.matching",
+    "leakboard.attack.lbfgs",
+    "leakboard.run.machine",
+]
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+HIDDEN = ("LEAKBOARD_DATA",)  # what the environment tells of where data lies
+MOST_BOXES = 3  # kept by one process; they hold 60 to 220 MB each
+MOST_BYTES = 2**33
+ASKING_SECONDS = 120.0  # for what is no attack: import, settings, `skips`, `prior`, `craft`
+
+Message = tuple[dict[str, Any], dict[str, Tensor]]
+Answer = Callable[[dict[str, Any], dict[str, Tensor]], tuple[Any, tuple[str, str] | None]]
+
+
+class BoxEnded(Fault):
+    """The process of an attack ended before it answered."""
+
+
+class OutOfTime(TimeoutError):
+    """The process of an attack was ended because its time was over."""
+
+
+class Box:
+    """One process with one attack in it. `talk` sends a task and hands over what comes back, message by message."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.folder = path, Path(tempfile.mkdtemp(prefix="leakboard-"))
+        context = _server()
+        self.connection, theirs = context.Pipe()
+        work = (theirs, path, self.folder, machine.settle)
+        self.process = context.Process(target=inside.serve, args=work, daemon=True)
+        with _without_main():
+            self.process.start()
+        theirs.close()
+        self.pid = self.process.pid or 0
+        self.late = False
+
+    def talk(self, task: Task, seconds: float, answer: Answer) -> Iterator[Message]:
+        """Every message of the box, the last one with `end` in its header; its calls are given to `answer`.
+
+        seconds: of waiting in all once the attack has begun, without those in which `answer` computes; before that it
+        has ASKING_SECONDS to be loaded. OutOfTime after that, BoxEnded when the process is gone, WireError when it
+        sends what is no message; the box is of no more use then.
+        """
+        limit = left = ASKING_SECONDS
+        try:
+            self.connection.send_bytes(pickle.dumps(task))
+            while True:
+                began = time.monotonic()
+                header, arrays = unpacked(self._received(left))
+                left -= time.monotonic() - began
+                if "call" in header:
+                    self.connection.send_bytes(pickle.dumps(answer(header, arrays)))
+                    continue
+                if "began" in header:
+                    limit = left = seconds
+                yield header, arrays
+                if "end" in header:
+                    return
+        except (EOFError, OSError, WireError) as error:
+            self.end()
+            if self.late:
+                raise OutOfTime(f"more than {limit:g} s") from None
+            raise (error if isinstance(error, WireError) else BoxEnded("the attack's process ended")) from None
+
+    def _received(self, seconds: float) -> bytes:
+        """The next message. Only a kill is a deadline: a message may stop in its middle."""
+        watch = threading.Timer(max(seconds, 0.0), self._expire)
+        watch.daemon = True
+        watch.start()
+        try:
+            return self.connection.recv_bytes(MOST_BYTES)
+        finally:
+            watch.cancel()
+
+    def _expire(self) -> None:
+        self.late = True
+        self.kill()
+
+    def kill(self) -> None:
+        """The process and all that it started, by the number that it had from the beginning."""
+        for how in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                how(self.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        self.kill()
+        self.connection.close()
+        self.process.join(5)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_boxes: OrderedDict[tuple[Path, str], Box] = OrderedDict()
+
+
+def box_of(path: Path) -> Box:
+    """The box of an attack's file as it is now; those longest unused are ended."""
+    key = path.resolve(), attack_sha(path) if path.is_file() else ""
+    if key not in _boxes:
+        while len(_boxes) >= MOST_BOXES:
+            _boxes.popitem(last=False)[1].end()
+        _boxes[key] = Box(path.resolve())
+    _boxes.move_to_end(key)
+    return _boxes[key]
+
+
+def dropped(box: Box) -> None:
+    """Forget a box that is of no more use."""
+    for key, other in list(_boxes.items()):
+        if other is box:
+            del _boxes[key]
+    box.end()
+
+
+@atexit.register
+def end_all() -> None:
+    """End every box of this process."""
+    while _boxes:
+        _boxes.popitem()[1].end()
+
+
+def ask(path: Path, task: Task) -> Message:
+    """The answer to a question that is no attack. AttackError says what is wrong with the attack."""
+    box = box_of(path)
+    try:
+        *_, (header, arrays) = box.talk(task, ASKING_SECONDS, lambda *_: (None, ("ValueError", "not now")))
+    except (BoxEnded, OutOfTime, WireError) as error:
+        dropped(box)
+        raise AttackError(f"{path}: {task.do}: {error}") from None
+    if header["end"] == "fault" and "reason" in header:
+        reason = str(header["reason"])
+        raise AttackError(reason.split(": ", 1)[1] if header.get("fault") else f"{path}: {task.do}: {reason}")
+    return header, arrays
+
+
+def _server() -> Any:
+    """The context of a fork server of this process, started with torch imported and without the way to the data."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    with _environment(), _without_main():
+        forkserver.ensure_running()
+    return context
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """What the server is started with: no way to the data, and one thread, since threads do not survive a fork."""
+    before = dict(os.environ)
+    for name in HIDDEN:
+        os.environ.pop(name, None)
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """A new process would import the program that started this one; the box needs nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
