@@ -62,7 +62,7 @@ INSIDE = {
         "return Reconstruction(torch.zeros(seen.shape), torch.arange(10)[None].expand(2, 10))",
         "labels have shape (2, 10)",
     ),
-    "labels that are no integers": ("return Reconstruction(torch.zeros(seen.shape), torch.ones(2))", "expected classes"),
+    "labels that are no integers": ("return Reconstruction(torch.zeros(seen.shape), torch.ones(2))", "classes"),
     "more images by a class of its own": (
         """
         class Mine(Reconstruction):

@@ -36,7 +36,6 @@ from leakboard.record.trial_lines import attack_sha
 from leakboard.run import machine
 
 PRELOAD = [
-    "torch._inductor.config",
     "leakboard.attack.inside",
     "leakboard.attack.matching",
     "leakboard.attack.lbfgs",

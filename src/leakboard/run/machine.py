@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -19,10 +20,22 @@ def settle(threads: int = THREADS) -> None:
     """One thread, deterministic kernels, no TF32: what every process that attacks runs under."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    _deterministic()
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+def _deterministic() -> None:
+    """What `torch.use_deterministic_algorithms(True)` does, without the second that its import of the compiler takes.
+
+    The compiler learns of it from the environment, when and where it is imported.
+    """
+    if "torch._inductor.config" in sys.modules:
+        torch.use_deterministic_algorithms(True)
+        return
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
+    torch._C._set_deterministic_algorithms(True, warn_only=False)
 
 
 def device_of(name: str) -> torch.device:
