@@ -127,15 +127,57 @@ INSIDE = {
     "an end of its own making": (
         """
         import gc
-        from leakboard.attack.wire import packed
-        from multiprocessing.connection import Connection
+        from leakboard.attack.inside import Calls
         for part in gc.get_objects():
-            if isinstance(part, Connection) and not part.closed:
-                whole = {"0 images": torch.rand(99, *seen.shape[1:])}
-                part.send_bytes(packed({"end": [{}], "status": "ok", "seconds": 1e-9, "evaluations": [0]}, whole))
+            if isinstance(part, Calls):
+                part.tell({"stopped": [{}]}, {"0 images": torch.rand(99, *seen.shape[1:])})
+                part.tell({"end": "attack", "status": "ok", "seconds": 1e-9, "evaluations": [0]})
         time.sleep(60)
         """,
         "M <= 2",
+    ),
+    "numbers that no clock and no counter shows": (
+        """
+        import gc
+        from leakboard.attack.inside import Calls
+        for part in gc.get_objects():
+            if isinstance(part, Calls):
+                part.tell({"stopped": [{"loss": 10**400}]}, {"0 images": torch.rand(seen.shape)})
+                part.tell({"end": "attack", "status": "ok", "seconds": 1e-9, "evaluations": [2**70], "peak_bytes": -1})
+        time.sleep(60)
+        """,
+        "OverflowError",
+    ),
+    "a message of another task": (
+        """
+        import gc
+        from leakboard.attack.inside import Calls
+        for part in gc.get_objects():
+            if isinstance(part, Calls):
+                part.task -= 1
+        """,
+        "a message of another task",
+    ),
+    "a reason of many lines": (
+        "raise ValueError('one' + chr(27) + chr(10) + 'two' * 1000)",
+        "ValueError: one?",
+    ),
+    "a question that cannot be answered": (
+        """
+        import gc
+        from leakboard.attack.inside import Calls
+        for part in gc.get_objects():
+            if isinstance(part, Calls):
+                for name in ("query", "turn", "submit", 7, ["x"]):
+                    for trial in (0, 5, "a", None):
+                        try:
+                            part(name, trial, {"images": torch.zeros(0)})
+                        except ValueError:
+                            continue
+                        raise AssertionError(name)
+        raise ValueError("all were refused")
+        """,
+        "all were refused",
     ),
 }  # fmt: skip
 
@@ -306,3 +348,56 @@ def test_what_a_box_started_ends_with_it(tmp_path):
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(child)
+
+
+def test_images_that_come_after_the_attack_are_nobodys(tmp_path):
+    """The clock is held when images are handed in: a thread that goes on computing finds no ear."""
+    body = """
+    import gc, threading
+    from leakboard.attack.inside import Calls
+    part = next(one for one in gc.get_objects() if isinstance(one, Calls))
+    told = part.tell
+    def tell(header, arrays=None):
+        told(header, arrays)
+        if "stopped" in header:
+            told({"stopped": [{}]}, {"0 images": torch.ones(seen.shape)})
+    part.tell = tell
+    """
+    asked = question(batch=1)
+    line = trial(toy(tmp_path, body + "return Reconstruction(torch.zeros(seen.shape))"), asked).line
+    assert line["status"] == "ok"
+    assert line["mse_each"] == mse(secret(asked, 0).images, torch.zeros(1, 1, 8, 8)).tolist()
+
+
+def test_words_between_two_trials_end_the_process(tmp_path):
+    body = """
+    import gc, threading
+    from leakboard.attack.inside import Calls
+    part = next(one for one in gc.get_objects() if isinstance(one, Calls))
+    def later():
+        time.sleep(0.5)
+        part.tell({"stopped": [{}]}, {"0 images": torch.ones(seen.shape)})
+    threading.Thread(target=later, daemon=True).start()
+    """
+    path = toy(tmp_path, body + GRAY)
+    first = trial(path, question()).line
+    pid = box.box_of(path).pid
+    time.sleep(1.0)
+    assert box.box_of(path).pid != pid and trial(path, question(), 1).line["status"] == first["status"] == "ok"
+
+
+def test_a_child_that_left_its_group_does_not_hold_the_runner(tmp_path):
+    body = f"""
+    import os, subprocess
+    child = subprocess.Popen(["sleep", "30"], start_new_session=True, close_fds=False)
+    Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
+    if not os.fork():
+        os.setsid()
+        time.sleep(30)
+        os._exit(0)
+    time.sleep(100)
+    """
+    before = time.monotonic()
+    line = trial(toy(tmp_path, body + GRAY), question(timeout_seconds=1)).line
+    assert line["status"] == "timeout" and time.monotonic() - before < 15
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)

@@ -44,7 +44,7 @@ RUDE = {
         "failed",
         "more than the 20 gradient evaluations",
     ),
-    "too many labels": ("return Reconstruction(torch.zeros(seen.shape), torch.zeros(3))", "failed", "3 labels for 2"),
+    "too many labels": ("return Reconstruction(torch.zeros(seen.shape), torch.arange(3))", "failed", "3 labels for 2"),
     "bare tensor": ("return torch.zeros(seen.shape)", "failed", "handed in a Tensor, expected a Reconstruction"),
     "nothing": ("return None", "failed", "handed in a NoneType"),
     "memory": ("raise MemoryError('full')", "out_of_memory", "full"),

@@ -253,8 +253,8 @@ class Reconstruction:
         if not torch.isfinite(self.images).all():
             raise ValueError("images are not finite")
         if self.labels is not None and (self.labels.ndim != 1 or self.labels.is_floating_point()):
-            shape = tuple(self.labels.shape)
-            raise ValueError(f"labels have shape {shape} of {self.labels.dtype}, expected classes (M,)")
+            found = tuple(self.labels.shape)
+            raise ValueError(f"labels have shape {found} of {self.labels.dtype}, expected classes (M,)")
         labels = None if self.labels is None else self.labels.detach().cpu().long()
         if labels is not None and len(labels) != len(self.images) and (len(self.images) or len(labels) > batch):
             raise ValueError(f"{len(labels)} labels for {len(self.images)} images")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from leakboard.attack.imprint import Imprint
+from leakboard.attack.wire import words
 
 # layer -> the arguments that it is built with, read off its attributes
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -22,13 +23,16 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "Flatten": (), "ReLU": (), "Sigmoid": (), "Tanh": (), "Identity": (), "Softmax": ("dim",),
     "AvgPool2d": ("kernel_size", "stride"), "MaxPool2d": ("kernel_size", "stride"),
 }  # fmt: skip
-MOST = 2**31  # numbers in one array; what is larger is no honest network
+MOST = 2**28  # numbers in one array; what is larger is no honest network
+MOST_LAYERS = 256
 
 
 def described(model: nn.Module, base: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(form, state dict) of what was crafted from `base`; ValueError when it has none of the public forms."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"craft returned a {type(model).__name__}, expected a Module")
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        raise ValueError("craft returned a model with hooks, which do not leave its process")
     state = {key: value.detach() for key, value in model.state_dict().items()}
     if type(model) is Imprint:
         shape = [int(side) for side in model.shape]
@@ -36,7 +40,12 @@ def described(model: nn.Module, base: nn.Module) -> tuple[dict[str, Any], dict[s
     if type(model) is type(base) and _shapes(state) == _shapes(base.state_dict()):
         return {"form": "model"}, state
     if type(model) is nn.Sequential:
-        return {"form": "layers", "layers": [_layer(child) for child in model]}, state
+        if len(set(map(id, model))) < len(model):
+            raise ValueError("craft returned a layer that stands in two places")
+        form = {"form": "layers", "layers": [_layer(child) for child in model]}
+        if repr(_layers(form, base)) != repr(model) or any(part.dtype != torch.float32 for part in state.values()):
+            raise ValueError("craft returned layers with arguments or types that their description does not hold")
+        return form, state
     raise ValueError(f"craft returned a {type(model).__name__}, which is none of: {', '.join(FORMS)}")
 
 
@@ -46,13 +55,30 @@ def built(form: Mapping[str, Any], state: Mapping[str, Tensor], base: nn.Module)
     if make is None:
         raise ValueError(f"no form {form.get('form')!r}; there are: {', '.join(FORMS)}")
     if any(tensor.numel() > MOST for tensor in state.values()):
-        raise ValueError("a crafted model with an array of more than 2^31 numbers")
+        raise ValueError("a crafted model with an array of more than 2^28 numbers")
     try:
         model = make(form, copy.deepcopy(base))
         model.load_state_dict(dict(state))
-    except (RuntimeError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"the crafted model cannot be built: {str(error).splitlines()[0]}") from None
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the crafted model cannot be built: {words(error)}") from None
     return model.train(base.training)
+
+
+@torch.no_grad()
+def refuse_misfit(model: nn.Module, base: nn.Module, shape: tuple[int, ...]) -> None:
+    """ValueError unless the model makes of images (B, *shape) what `base` makes of them, finite logits."""
+    images = torch.full((2, *shape), 0.5)
+    try:
+        wanted, got = copy.deepcopy(base).cpu()(images), copy.deepcopy(model).cpu()(images)
+    except Exception as error:
+        raise ValueError(f"the crafted model does not take the victim's images: {words(error)}") from None
+    if not isinstance(got, Tensor) or got.shape != wanted.shape or not torch.isfinite(got).all():
+        given = tuple(getattr(got, "shape", ()))
+        raise ValueError(f"the crafted model gives {given}, expected finite {tuple(wanted.shape)}")
+    if not list(model.parameters()):
+        raise ValueError("the crafted model has no parameter")
 
 
 def _imprint(form: Mapping[str, Any], base: nn.Module) -> nn.Module:
@@ -72,6 +98,8 @@ def _layer(module: nn.Module) -> list[Any]:
 
 def _layers(form: Mapping[str, Any], base: nn.Module) -> nn.Module:
     built = []
+    if len(form["layers"]) > MOST_LAYERS:
+        raise ValueError(f"{len(form['layers'])} layers, expected {MOST_LAYERS} at most")
     for name, arguments, bias in form["layers"]:
         if name not in LAYERS or set(arguments) != set(LAYERS[name]):
             raise ValueError(f"no layer {name!r} with {sorted(arguments)}")

@@ -10,14 +10,17 @@ import copy
 import multiprocessing
 import os
 import pickle
+import random
+import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -32,9 +35,11 @@ from leakboard.threat import BudgetSpent, Participation, Public, Reconstruction,
 
 @dataclass(frozen=True)
 class Task:
-    """What the runner asks. do: `kinds`, `skips`, `prior`, `craft` or `attack`; given: its arguments.
+    """What the runner asks. do: `kinds`, `skips`, `prior`, `craft` or `attack`; given: the arguments of the others.
 
-    settings: the attack's own. seeds: of the generators that it draws from, one a trial. device: of all that is given.
+    What is attacked comes in a message of its own, once the attack has been loaded and configured: no code of it runs
+    beside an observation before this side's clock, and the runner's, have begun. settings: the attack's own. seeds: of
+    the generators that it draws from, one a trial. device: of all that is given. number: told with every answer.
     """
 
     do: str
@@ -42,6 +47,7 @@ class Task:
     given: tuple[Any, ...] = ()
     seeds: tuple[int, ...] = ()
     device: str = "cpu"
+    number: int = 0
 
     def rngs(self) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in self.seeds]
@@ -50,7 +56,8 @@ class Task:
 def serve(connection: Connection, path: Path, folder: Path, settle: Callable[[], None]) -> None:
     """Do what the runner asks with the attack at `path` until it hangs up; `folder` is this process's own."""
     os.setsid()
-    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined] # it may have children
+    threading.Thread(target=_end_with_the_runner, args=(folder,), daemon=True).start()
     os.chdir(folder)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     calls = Calls(connection)
@@ -59,21 +66,20 @@ def serve(connection: Connection, path: Path, folder: Path, settle: Callable[[],
             task: Task = pickle.loads(connection.recv_bytes())
         except (EOFError, OSError):
             return
+        calls.task = task.number
         _restore()
         settle()
         try:
-            answer = _done(task, path, calls)
+            _do(task, path, calls)
         except BaseException as error:
-            answer = packed(
-                {"end": "fault", "reason": words(error), "fault": isinstance(error, contract.AttackError)}, {}
-            )
-        connection.send_bytes(answer)
+            calls.tell({"end": "fault", "reason": words(error), "fault": isinstance(error, contract.AttackError)})
 
 
-def _end_with_the_runner() -> None:
+def _end_with_the_runner(folder: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
 
@@ -82,25 +88,27 @@ def _restore() -> None:
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
     torch.manual_seed(0)
+    random.seed(0)
+    numpy.random.seed(0)  # noqa: NPY002 - the global one
 
 
-def _done(task: Task, path: Path, calls: Calls) -> bytes:
+def _do(task: Task, path: Path, calls: Calls) -> None:
     source = contract.load(path)
-    if task.do == "kinds":
-        contract.configure(source, task.settings)
-        return packed({"end": [kind.__name__ for kind in contract.accepts(source)], "has": _offers(source)}, {})
     attack = contract.configure(source, task.settings)
-    if task.do == "skips":
+    if task.do == "attack":
+        _attack(attack, task, calls)
+    elif task.do == "kinds":
+        calls.tell({"end": [kind.__name__ for kind in contract.accepts(source)], "has": _offers(source)})
+    elif task.do == "skips":
         reason = contract.says(attack, "skips", *task.given)
-        return packed({"end": None if reason is None else str(reason)}, {})
-    if task.do == "prior":
+        calls.tell({"end": None if reason is None else str(reason)})
+    elif task.do == "prior":
         recipe = contract.says(attack, "prior", *task.given)
-        return packed({"end": None if recipe is None else {"kind": recipe.kind, **recipe.model_dump(mode="json")}}, {})
-    if task.do == "craft":
+        calls.tell({"end": None if recipe is None else {"kind": recipe.kind, **recipe.model_dump(mode="json")}})
+    else:
         model, public = task.given
         form, state = described(contract.craft(attack, copy.deepcopy(model), public, task.rngs()[0]), model)
-        return packed({"end": form}, state)
-    return _attacked(attack, task, calls)
+        calls.tell({"end": form}, state)
 
 
 def _offers(source: type) -> list[str]:
@@ -108,13 +116,16 @@ def _offers(source: type) -> list[str]:
 
 
 class Calls:
-    """Calls across the border: the runner answers, or refuses in words. Snapshots go without an answer."""
+    """What goes across the border: calls, which the runner answers or refuses in words, and what it is only told."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+        self.connection, self.task = connection, 0
+
+    def tell(self, header: dict[str, Any], arrays: dict[str, Tensor] | None = None) -> None:
+        self.connection.send_bytes(packed({**header, "task": self.task}, arrays or {}))
 
     def __call__(self, name: str, trial: int, arrays: dict[str, Tensor]) -> Any:
-        self.connection.send_bytes(packed({"call": name, "trial": trial}, arrays))
+        self.tell({"call": name, "trial": trial}, arrays)
         answer, refusal = pickle.loads(self.connection.recv_bytes())
         if refusal is not None:
             kind, reason = refusal
@@ -123,34 +134,41 @@ class Calls:
 
     def told(self, trial: int, shot: Snapshot) -> None:
         header = {"step": shot.step, "evaluations": shot.evaluations, "seconds": shot.seconds, "loss": shot.loss}
-        self.connection.send_bytes(packed({"snapshot": header, "trial": trial}, {"images": shot.images}))
+        self.tell({"snapshot": header, "trial": trial}, {"images": shot.images})
 
 
-def _attacked(attack: contract.Attack, task: Task, calls: Calls) -> bytes:
+def _attack(attack: contract.Attack, task: Task, calls: Calls) -> None:
     """The attack under its clock. Nothing that it was given may change; a fault of any kind hands in no image."""
-    (seen,) = task.given
     device, clock = torch.device(task.device), Clock(torch.device(task.device))
+    reset_peak(device)
+    calls.tell({"ready": True})
+    seen: list[Seen] = pickle.loads(calls.connection.recv_bytes())
     for trial, one in enumerate(seen):
         _connect(one, trial, calls)
     meters = [Meter(one, clock, 1 / len(seen), _teller(calls, trial)) for trial, one in enumerate(seen)]
-    reset_peak(device)
-    calls.connection.send_bytes(packed({"began": True}, {}))
-    got: list[Reconstruction] = []
-    status, reason = "ok", ""
+    status, reason, handed_in = "ok", "", False
     try:
         with unchanged(seen):
             with clock.running():
                 got = contract.reconstruct(attack, seen, task.rngs())
-            calls.connection.send_bytes(packed({"stopped": True}, {}))
-            parts = [_plain(one, trial) for trial, one in enumerate(got)]
+            _hand_in(got, calls)
+            handed_in = True
     except BaseException as error:
-        status, reason, parts = _status_of(error), words(error), []
+        status, reason = _status_of(error), words(error)
     spent = next((meter.refusal for meter in meters if meter.refusal), None)
     if spent is not None:  # whoever caught the error and went on has still spent too much
-        status, reason, parts = "failed", f"BudgetSpent: {spent}", []
-    ends, arrays = [end for end, _ in parts], {name: tensor for _, named in parts for name, tensor in named.items()}
+        status, reason = "failed", f"BudgetSpent: {spent}"
+    if not handed_in:
+        calls.tell({"stopped": None})
     cost = {"seconds": clock.total, "peak_bytes": peak_bytes(device), "evaluations": [m.evaluations for m in meters]}
-    return packed({"end": ends, "status": status, "reason": reason, **cost}, arrays)
+    calls.tell({"end": "attack", "status": status, "reason": reason, **cost})
+
+
+def _hand_in(got: Sequence[Any], calls: Calls) -> None:
+    """All reconstructions at once, and for good: what comes later says nothing about images."""
+    parts = [_plain(one, trial) for trial, one in enumerate(got)]
+    arrays = {name: tensor for _, named in parts for name, tensor in named.items()}
+    calls.tell({"stopped": [info for info, _ in parts]}, arrays)
 
 
 def _teller(calls: Calls, trial: int) -> Callable[[Snapshot], None]:

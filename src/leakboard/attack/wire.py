@@ -52,7 +52,7 @@ def unpacked(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
             arrays[str(name)], at = _array(content, at, TYPES[kind], shape)
     except WireError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except Exception as error:
         raise WireError(f"not a message: {type(error).__name__}") from None
     if at != len(content):
         raise WireError(f"{len(content)} bytes, expected {at}")
@@ -86,4 +86,10 @@ def words(error: BaseException) -> str:
         said = str(error)
     except BaseException:
         said = "(its message cannot be printed)"
-    return f"{kind}: {said}".split("\n")[0][:500]
+    return plain(f"{kind}: {said}")
+
+
+def plain(text: Any) -> str:
+    """The first line of a text, in characters that can be printed and stored, 500 at most."""
+    line = next(iter(str(text).splitlines()), "")[:500].encode("utf-8", "replace").decode()
+    return "".join(one if one.isprintable() else "?" for one in line)

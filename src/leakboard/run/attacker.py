@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from leakboard.attack.contract import AttackError
-from leakboard.attack.crafted import built
+from leakboard.attack.crafted import built, refuse_misfit
 from leakboard.attack.inside import Task
+from leakboard.attack.wire import plain
 from leakboard.config import Benchmark, digest
 from leakboard.config.recipes import Classifier, Generator, Recipe, Restorer
 from leakboard.record.trial_lines import attack_sha
@@ -52,15 +53,20 @@ class Attacker:
         except (KeyError, ValidationError, AttributeError) as error:
             raise AttackError(f"{self.path}: prior: no recipe, {error}") from None
 
-    def craft(self, model: nn.Module, public: Public | None, seed: int) -> nn.Module:
-        """What it sends out as a malicious server, built on this side; the model as it is if it crafts nothing."""
+    def craft(self, model: nn.Module, public: Public | None, seed: int, shape: tuple[int, ...]) -> nn.Module:
+        """What it sends out as a malicious server, built on this side; the model as it is if it crafts nothing.
+
+        shape: of an image. CraftError unless the victim can use it.
+        """
         if "craft" not in self.offers()[1]:
             return model
         try:
             header, state = ask(self.path, Task("craft", self.settings, (model, public), (seed,)))
-            return built(header["end"], state, model)
-        except (AttackError, ValueError) as error:
-            raise CraftError(str(error)) from None
+            crafted = built(dict(header["end"]), state, model)
+            refuse_misfit(crafted, model, shape)
+        except (AttackError, ValueError, TypeError, AttributeError) as error:
+            raise CraftError(plain(error)) from None
+        return crafted
 
     def _says(self, method: str, benchmark: Benchmark) -> Any:
         if method not in self.offers()[1]:
@@ -92,7 +98,10 @@ class _Asked:
 @functools.lru_cache(maxsize=256)
 def _offers(path: Path, sha: str, settings: _Frozen) -> tuple[list[str], list[str]]:
     header, _ = ask(path, Task("kinds", dict(settings)))
-    return list(map(str, header["end"])), list(map(str, header["has"]))
+    kinds, has = header["end"], header.get("has")
+    if not isinstance(kinds, list) or not isinstance(has, list):
+        raise AttackError(f"{path}: kinds: no list of kinds and methods")
+    return [plain(kind) for kind in kinds], [plain(name) for name in has]
 
 
 @functools.lru_cache(maxsize=1024)

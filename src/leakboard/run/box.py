@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
+import itertools
 import multiprocessing
 import os
 import pickle
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -30,7 +33,7 @@ from torch import Tensor
 from leakboard.attack import inside
 from leakboard.attack.contract import AttackError
 from leakboard.attack.inside import Task
-from leakboard.attack.wire import WireError, unpacked
+from leakboard.attack.wire import WireError, plain, unpacked
 from leakboard.errors import Fault
 from leakboard.record.trial_lines import attack_sha
 from leakboard.run import machine
@@ -44,7 +47,8 @@ PRELOAD = [
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 HIDDEN = ("LEAKBOARD_DATA",)  # what the environment tells of where data lies
 MOST_BOXES = 3  # kept by one process; they hold 60 to 220 MB each
-MOST_BYTES = 2**33
+LEAST_LIMIT, MOST_FOR_ONE = 2**26, 8  # bytes of a message: this many, and so many for each that went in
+MOST_CRAFTED = 2**31
 ASKING_SECONDS = 120.0  # for what is no attack: import, settings, `skips`, `prior`, `craft`
 
 Message = tuple[dict[str, Any], dict[str, Tensor]]
@@ -74,47 +78,70 @@ class Box:
         self.pid = self.process.pid or 0
         self.late = False
 
-    def talk(self, task: Task, seconds: float, answer: Answer) -> Iterator[Message]:
+    def talk(self, task: Task, given: bytes, seconds: float, answer: Answer) -> Iterator[Message]:
         """Every message of the box, the last one with `end` in its header; its calls are given to `answer`.
 
-        seconds: of waiting in all once the attack has begun, without those in which `answer` computes; before that it
-        has ASKING_SECONDS to be loaded. OutOfTime after that, BoxEnded when the process is gone, WireError when it
-        sends what is no message; the box is of no more use then.
+        given: what is attacked, sent once the box says that the attack is `ready`. seconds: until its end from then
+        on, without those of live rounds; to be ready it has ASKING_SECONDS. OutOfTime after that, BoxEnded when the
+        process is gone, WireError when it sends what is no message of this task; the box is of no more use then.
         """
+        task = dataclasses.replace(task, number=next(_numbers))
+        asked = pickle.dumps(task)
+        most = MOST_CRAFTED if task.do == "craft" else LEAST_LIMIT + MOST_FOR_ONE * (len(asked) + len(given))
         limit = left = ASKING_SECONDS
+        ready = False
         try:
-            self.connection.send_bytes(pickle.dumps(task))
+            left -= self._under_watch(left, lambda: self.connection.send_bytes(asked))[1]
             while True:
-                began = time.monotonic()
-                header, arrays = unpacked(self._received(left))
-                left -= time.monotonic() - began
-                if "call" in header:
-                    self.connection.send_bytes(pickle.dumps(answer(header, arrays)))
-                    continue
-                if "began" in header:
-                    limit = left = seconds
-                yield header, arrays
-                if "end" in header:
-                    return
+                content, took = self._under_watch(left, lambda: self.connection.recv_bytes(most))
+                header, arrays = unpacked(content)
+                if header.get("task") != task.number:
+                    raise WireError("a message of another task")
+                left -= took
+                if "ready" in header and not ready:
+                    ready, limit, left = True, seconds, seconds
+                    yield header, arrays
+                    left -= self._under_watch(left, lambda: self.connection.send_bytes(given))[1]
+                elif "call" in header:
+                    began = time.monotonic()
+                    said = pickle.dumps(answer(header, arrays))
+                    if header["call"] == "query":
+                        left -= time.monotonic() - began
+                    left -= self._under_watch(left, lambda: self.connection.send_bytes(said))[1]  # noqa: B023
+                else:
+                    yield header, arrays
+                    if "end" in header:
+                        return
         except (EOFError, OSError, WireError) as error:
             self.end()
             if self.late:
                 raise OutOfTime(f"more than {limit:g} s") from None
             raise (error if isinstance(error, WireError) else BoxEnded("the attack's process ended")) from None
 
-    def _received(self, seconds: float) -> bytes:
-        """The next message. Only a kill is a deadline: a message may stop in its middle."""
+    def _under_watch(self, seconds: float, work: Callable[[], Any]) -> tuple[Any, float]:
+        """(what `work` gives, the seconds it took). Only a kill is a deadline: a message may stop in its middle."""
+        began = time.monotonic()
         watch = threading.Timer(max(seconds, 0.0), self._expire)
         watch.daemon = True
         watch.start()
         try:
-            return self.connection.recv_bytes(MOST_BYTES)
+            return work(), time.monotonic() - began
         finally:
             watch.cancel()
 
     def _expire(self) -> None:
+        """The end of the process; and of the line, which a child that left its group may still hold."""
         self.late = True
         self.kill()
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+    def usable(self) -> bool:
+        """Whether it waits for its next task, with nothing said that nobody asked for."""
+        try:
+            return not self.late and self.process.is_alive() and not self.connection.poll(0)
+        except OSError:
+            return False
 
     def kill(self) -> None:
         """The process and all that it started, by the number that it had from the beginning."""
@@ -129,12 +156,15 @@ class Box:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+_numbers = itertools.count(1)
 _boxes: OrderedDict[tuple[Path, str], Box] = OrderedDict()
 
 
 def box_of(path: Path) -> Box:
     """The box of an attack's file as it is now; those longest unused are ended."""
     key = path.resolve(), attack_sha(path) if path.is_file() else ""
+    if key in _boxes and not _boxes[key].usable():
+        dropped(_boxes[key])
     if key not in _boxes:
         while len(_boxes) >= MOST_BOXES:
             _boxes.popitem(last=False)[1].end()
@@ -162,13 +192,13 @@ def ask(path: Path, task: Task) -> Message:
     """The answer to a question that is no attack. AttackError says what is wrong with the attack."""
     box = box_of(path)
     try:
-        *_, (header, arrays) = box.talk(task, ASKING_SECONDS, lambda *_: (None, ("ValueError", "not now")))
+        header, arrays = list(box.talk(task, b"", ASKING_SECONDS, lambda *_: (None, ("ValueError", "not now"))))[-1]
     except (BoxEnded, OutOfTime, WireError) as error:
         dropped(box)
         raise AttackError(f"{path}: {task.do}: {error}") from None
     if header["end"] == "fault" and "reason" in header:
-        reason = str(header["reason"])
-        raise AttackError(reason.split(": ", 1)[1] if header.get("fault") else f"{path}: {task.do}: {reason}")
+        reason = plain(header["reason"])
+        raise AttackError(reason.partition(": ")[2] if header.get("fault") else f"{path}: {task.do}: {reason}")
     return header, arrays
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from leakboard.attack.untouched import sha_of
 from leakboard.config import Benchmark
 from leakboard.rng import generator, seed_of
 from leakboard.run import trained
@@ -41,8 +42,10 @@ def observe(
     pool, model = public(benchmark), network(benchmark, trial).to(device)
     shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
     if attack is not None and benchmark.threat.conduct == "malicious":
-        model = attack.craft(model, shown, seed_of("craft", benchmark.seed, trial)).to(device)
-    clients = generator("clients", benchmark.seed, trial)
+        model = attack.craft(model, shown, seed_of("craft", benchmark.seed, trial), hidden.images.shape[1:]).to(device)
+    # What a defence draws must not follow from what anybody can read: seed and trial alone would give it away.
+    hidden_parts = (sha_of([hidden.images, hidden.labels]),) if benchmark.defence else ()
+    clients = generator("clients", benchmark.seed, trial, *hidden_parts)
     seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1], clients)
     seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device)
     return Observation(hidden, model, seen)
