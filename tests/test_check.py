@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import subprocess
 import sys
@@ -13,99 +12,27 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from check_toys import TRIALS, small_checkout, tamper
 
 import leakboard
-from leakboard import config
-from leakboard.board import check, verdict
+from leakboard.board import check, line_findings, verdict
 from leakboard.config.yaml12 import Yaml12
 from leakboard.record import aggregate, locks, trial_lines
 from leakboard.record.results import Results
 
-BENCHMARK = {
-    "about": {"question": "?"},
-    "common": {"version": 1, "seed": 0, "data": {"name": "d"}, "network": {"name": "mlp"}, "budget": 1},
-    "quick": {"trials": 3},
-    "paper": {"trials": 3},
-}  # fmt: skip
-PARAMS = """{version: 1, title: t, on: {b: {}}, variants: {plain: {lr: 1.0e-3, signed: true}}}"""
-PUBLISHED = """
-paper: toy
-citation: c
-numbers:
-- {run: b, variant: plain, metric: psnr, value: 37.0, tolerance: 9.0, where: t1, provenance: verified, gates: true, scale: quick}
-claims:
-- {says: sharp, metric: psnr, left: {run: b, variant: plain}, relation: '>', value: 10.0, where: t1, provenance: verified, scale: [quick]}
-"""  # noqa: E501
 leaderboard_findings = check._leaderboard_findings  # before the fixture below silences it
-TRIALS = "results/quick/papers/toy/b/trials.csv"
-
-
-def line(trial: int, mse_each: list[float], key: trial_lines.Key) -> dict[str, object]:
-    psnr_each = [min(-10 * math.log10(mse), 100.0) for mse in mse_each]
-
-    def share(values: list[bool]) -> float:
-        return sum(values) / len(values)
-
-    return {
-        "attack": "toy", "variant": "plain", "benchmark": "b", "scale": "quick", "benchmark_version": 1,
-        "attack_version": 1, "trial": trial, "seed": trial, "status": "ok", "device_kind": "cpu", "execution": "loop",
-        "victim_sha": f"v{trial}", "seconds": 1.0, "evaluations": 4, "mse": sum(mse_each) / len(mse_each),
-        "psnr": sum(psnr_each) / len(psnr_each), "exact": 0.0, "mse_each": mse_each, "psnr_each": psnr_each,
-        **{f"above{limit}": share([psnr > limit for psnr in psnr_each]) for limit in (20, 30)},
-        **{f"success_{limit}": share([mse < float(limit) for mse in mse_each]) for limit in ("1e-2", "1e-3", "1e-4")},
-        **dict(zip(trial_lines.KEY, key, strict=True)),
-    }  # fmt: skip
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for folder in ("benchmarks", "baselines/toy", "src/leakboard"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "benchmarks/b.yaml").write_text(yaml.safe_dump(BENCHMARK))
-    (tmp_path / "baselines/toy/attack.py").write_text("x = 1\n")
-    (tmp_path / "baselines/toy/params.yaml").write_text(PARAMS)
-    (tmp_path / "baselines/toy/published.yaml").write_text(PUBLISHED)
-    (tmp_path / "src/leakboard/__init__.py").write_text(f'"""x"""\nENGINE = {leakboard.ENGINE}\n')
     monkeypatch.chdir(tmp_path)
-    benchmark = config.benchmark("b", "quick")
-    key = trial_lines.present_keys("toy", benchmark)["plain"]
-    mse = [[0.005, 0.0002], [0.05, 1e-7], [0.0015, 0.00001]]
-    trial_lines.write(tmp_path / TRIALS, trial_lines.frame(line(i, each, key) for i, each in enumerate(mse)))
-    aggregate.summarise(Results.at("quick"), "toy", "b")
-    verdict.write_verdicts(Results.at("quick"))
-    _write_lock(tmp_path)
+    small_checkout(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(autouse=True)
 def no_leaderboard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "_leaderboard_findings", lambda results: iter(()))
-
-
-def _write_lock(root: Path) -> None:
-    def entry(path: str) -> dict[str, object]:
-        content = (root / path).read_bytes()
-        return {"path": path, "hash": "md5", "md5": hashlib.md5(content).hexdigest(), "size": len(content)}
-
-    variants = {"plain": {"lr": 0.001, "signed": True}}
-    stage = {
-        "cmd": "leakboard reproduce toy b",
-        "deps": [entry("baselines/toy/attack.py"), {"path": "results", "hash": "md5", "md5": "0" * 32 + ".dir"}],
-        "params": {
-            "src/leakboard/__init__.py": {"ENGINE": leakboard.ENGINE},
-            "baselines/toy/params.yaml": {"version": 1, "variants": variants},
-            "benchmarks/b.yaml": {"common": BENCHMARK["common"], "quick": BENCHMARK["quick"]},
-        },
-        "outs": [entry(TRIALS)],
-    }  # fmt: skip
-    lock = {"schema": "2.0", "stages": {"toy@quick-b": stage, "toy@quick-c": stage}}
-    (root / "baselines/toy/dvc.lock").write_text(yaml.safe_dump(lock))
-
-
-def tamper(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
 
 
 def files_and_whats(root: Path) -> list[tuple[str, str]]:
@@ -128,7 +55,7 @@ def test_an_honest_checkout_has_no_findings(checkout: Path) -> None:
 def test_a_number_in_a_line_is_caught_by_its_neighbours(checkout: Path, column: str, value: object) -> None:
     lines = trial_lines.read(checkout / TRIALS)
     lines.loc[0, column] = value
-    faults = list(check._line_faults(lines, "b", "quick"))
+    faults = list(line_findings.line_differences(lines, "b", "quick"))
     assert any("trial 0" in what for what, _, _ in faults)
 
 
@@ -147,7 +74,7 @@ def test_a_line_twice_a_foreign_line_and_other_victims(checkout: Path) -> None:
     doubled = trial_lines.frame([*lines.to_dict("records"), lines.iloc[0].to_dict()])
     doubled.loc[1, ["benchmark", "scale"]] = ["c", "paper"]
     doubled.loc[3, "victim_sha"] = "other"
-    whats = [what for what, _, _ in check._line_faults(doubled, "b", "quick")]
+    whats = [what for what, _, _ in line_findings.line_differences(doubled, "b", "quick")]
     assert whats == [
         "plain trial 0 (cpu, loop) stands once", "benchmark of a line", "scale of a line",
         "victims of trial 0 are the same",
@@ -227,13 +154,6 @@ def test_a_damaged_file_is_a_finding(checkout: Path) -> None:
     assert ("results/quick/papers/toy/b", "is readable") in files_and_whats(checkout)
     path.unlink()
     assert (TRIALS, "exists") in files_and_whats(checkout)
-
-
-def test_a_folder_that_no_board_reads_is_a_warning(checkout: Path) -> None:
-    other = checkout / "results/quick/papers/toy/other"
-    other.mkdir()
-    (other / "trials.csv").write_bytes((checkout / TRIALS).read_bytes())
-    assert [(one.severity, one.what) for one in check.check(checkout)] == [("warning", "the paper stands on it")]
 
 
 def test_yaml_is_read_as_dvc_reads_it() -> None:

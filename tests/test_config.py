@@ -69,7 +69,7 @@ def test_what_a_benchmark_may_not_say_is_one_clear_line(section, change, says, t
         ({"on": {"b": {"palin": {}}}}, "no variant palin; there are: plain"),
         ({"sees": {"plain": ["gradients"]}}, "no kind of observation 'gradients'"),
         ({"sees": {"palin": ["gradient"]}}, "no variant palin"),
-        ({"runs": ["b"]}, "runs: Extra inputs are not permitted"),
+        ({"runs": ["b"]}, "runs: found a key that is none"),
     ],
 )
 def test_what_params_may_not_say_is_one_clear_line(change, says, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,11 +95,17 @@ def toy_stages(results: Path) -> list[Stage]:
 
 
 def test_a_killed_run_goes_on_and_attacks_no_finished_trial_again(tmp_path, monkeypatch):
-    """The real thing: DLG on digits, killed without warning after two trials."""
+    """The real thing: DLG on digits, on more trials than are official, killed without warning after two of them."""
     killed, whole, where = tmp_path / "killed", tmp_path / "whole", {"paper": "dlg", "name": DLG}
-    monkeypatch.chdir(ROOT)
-    words = ("reproduce", "dlg", DLG, "--workers", "1", "--trials", "60", "--out")
-    process = console(*words, str(killed), folder=ROOT)
+    suite = tmp_path / "suite"
+    for part in ("benchmarks", "baselines"):
+        shutil.copytree(ROOT / part, suite / part)
+    asked = suite / "benchmarks" / f"{DLG}.yaml"
+    text = asked.read_text()
+    assert "trials: 8\n" in text
+    asked.write_text(text.replace("trials: 8\n", "trials: 60\n"))
+    monkeypatch.chdir(suite)
+    process = console("reproduce", "dlg", DLG, "--workers", "1", "--out", str(killed), folder=suite)
     wait_for(killed, 2, process, **where)
     end(process, signal.SIGKILL)
     before = lines_of(killed, **where)
@@ -130,11 +137,12 @@ def test_workers_and_no_workers_give_the_same_bits(suite, tmp_path):
 
 DYING = """
 if seen.public.images.sum() and round(float(seen.gradient[-1].abs().sum()), 4) == {fate}:
-    marker = Path("died")
+    marker = Path({marker!r})
     if {always} or not marker.exists():
         marker.write_text(marker.read_text() + "x" if marker.exists() else "x")
-        import os
-        os._exit(3)
+        import multiprocessing, os, signal
+        os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)  # the worker, not the attack's own process
+        time.sleep(5)
 """
 
 
@@ -149,12 +157,13 @@ def test_a_dying_worker_costs_at_most_its_own_trial(always, tmp_path, monkeypatc
     asked = config.benchmark("toy_gradient", "quick")
     slope = gradient(network(asked, 2), __import__("torch").nn.CrossEntropyLoss(), secret(asked, 2))
     fate = round(float(slope[-1].abs().sum()), 4)
-    folder = checkout(tmp_path / "dying", DYING.format(fate=fate, always=always) + NOISE)
+    dying = DYING.format(fate=fate, always=always, marker=str(tmp_path / "died"))
+    folder = checkout(tmp_path / "dying", dying + NOISE)
     monkeypatch.chdir(folder)
     reproduce(toy_stages(folder / "out"), workers=2 if always else 1)
     lines = store(folder / "out")
     assert lines["trial"].tolist() == [0, 1, 2, 3]
-    deaths = len((folder / "died").read_text())
+    deaths = len((tmp_path / "died").read_text())
     if always:
         assert lines["status"].tolist() == ["ok", "ok", "failed", "ok"] and deaths == 2
         assert "died twice" in lines["reason"][2] and lines["mse"].notna().all()
@@ -239,9 +248,9 @@ def test_a_skipped_benchmark_is_recorded_with_its_reason(tmp_path, monkeypatch):
 
 
 def test_progress_counts_every_trial_and_derived_files_are_there(suite, tmp_path):
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[str, int, int, str]] = []
     reproduce(toy_stages(tmp_path), workers=0, report=lambda *state: told.append(state))
-    assert told == [("toy toy_gradient", done, 4) for done in (1, 2, 3, 4)]
+    assert told == [("toy toy_gradient", done, 4, "") for done in (1, 2, 3, 4)]
     folder = tmp_path / "quick" / "papers" / "toy" / "toy_gradient"
     wanted = {"trials.csv", "metrics.json", "timing.json", "curve.csv", "grid.png"}
     assert {path.name for path in folder.iterdir()} == wanted

@@ -1,25 +1,53 @@
 """The console: list, run, reproduce, check, report, data. Heavy imports wait until a command needs them.
 
-Exit status: 0 done, 1 a published or committed number does not hold, 2 the call or a file is wrong, 130 interrupted.
+Exit status: 0 done, 1 a published or committed number does not hold, 2 the call or a file is wrong (or Leakboard is),
+130 interrupted.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from leakboard import config
 from leakboard.config import SCALES
-from leakboard.console import plainly, print_frame, progress, scale_of, screen, trials_of, workers_of
+from leakboard.config.texts import refuse_devices, text_of
+from leakboard.console import (
+    TRACEBACK,
+    Commands,
+    cells,
+    device_of,
+    named,
+    out_of,
+    plainly,
+    print_frame,
+    progress,
+    results_in,
+    row_name,
+    scale_of,
+    screen,
+    tree_of,
+    trials_of,
+    workers_of,
+)
+from leakboard.errors import Fault
 
 if TYPE_CHECKING:
     from leakboard.record.results import Results
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Reproduce, compare and check data reconstruction.")
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+    help="Reproduce, compare and check data reconstruction.",
+)
 data_app = typer.Typer(no_args_is_help=True, help="The data sets: what is here, where they come from.")
 app.add_typer(data_app, name="data")
 ScaleOption = Annotated[str, typer.Option(help="quick (bundled data, minutes) or paper (the published protocol).")]
@@ -28,8 +56,21 @@ WorkersOption = Annotated[
     str, typer.Option(help="Worker processes, one thread each; 0 runs in this process, `ray` on a Ray cluster.")
 ]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Ignore the trials that are there already.")]
-OutOption = Annotated[Path | None, typer.Option(help="Write the tree of results here instead of results/.")]
+OutOption = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="Write the tree of results here instead of results/.")
+]
+CONTENT = ("benchmarks", "baselines", "results")
 WORKERS = str(os.cpu_count() or 1)
+
+
+@app.callback()
+def main(
+    traceback: Annotated[bool, typer.Option(TRACEBACK, help="Show where in the code an error came from, too.")] = False,
+) -> None:
+    """Reproduce, compare and check data reconstruction."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a terminal cannot show is an escape and no error
+            stream.reconfigure(errors="backslashreplace")
 
 
 @app.command("list")
@@ -39,11 +80,11 @@ def list_() -> None:
         papers = Table("paper", "title", "variants", "benchmarks", title="baselines/")
         for name in config.paper_names():
             params = config.params(name)
-            papers.add_row(name, params.title, ", ".join(params.variants), str(len(params.on)))
+            papers.add_row(*cells(name, params.title, ", ".join(params.variants), len(params.on)))
         questions = Table("benchmark", "question", "sees", "trials quick / paper", title="benchmarks/")
         for name in config.benchmark_names():
             quick, paper = (config.benchmark(name, scale) for scale in SCALES)
-            questions.add_row(name, paper.question, paper.threat.sees, f"{quick.trials} / {paper.trials}")
+            questions.add_row(*cells(name, paper.question, paper.threat.sees, f"{quick.trials} / {paper.trials}"))
         screen.print(papers, questions)
 
 
@@ -55,16 +96,21 @@ def run(
     trials: Annotated[str | None, typer.Option(help="N or FIRST:LAST.")] = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = WORKERS,
+    victims: Annotated[str, typer.Option(help="official, or development: images that no board reports.")] = "official",
 ) -> None:
     """Run an attack on a benchmark and show its row between its rivals. Nothing is registered or committed."""
     with plainly():
-        from leakboard.run import tryout
+        asked, chosen = config.benchmark(benchmark, scale_of(scale)), trials_of(trials)
+        spread, place = workers_of(workers), device_of(device)
+        row_name(attack)
+        from leakboard.run import development
 
-        asked = config.benchmark(benchmark, scale_of(scale))
+        tried = development.trier(victims)
         with progress() as report:
-            board, pictures = tryout.board_with(attack, asked, trials_of(trials), device, workers_of(workers), report)
-        print_frame(board, title=f"{benchmark} ({scale})")
-        screen.print(f"pictures: {pictures}", soft_wrap=True)
+            board, pictures, why = tried(attack, asked, chosen, place, spread, report)
+        print_frame(board, title=f"{benchmark} ({scale}), {victims} victims")
+        screen.print(escape(f"pictures: {pictures}"), soft_wrap=True)
+        refuse_failed(why)
 
 
 @app.command()
@@ -80,26 +126,26 @@ def reproduce(
 ) -> None:
     """Run what the stores lack; without arguments everything, with verdicts, boards and the report page at the end."""
     with plainly():
+        named(paper, benchmark)
+        chosen, spread, place = trials_of(trials), workers_of(workers), device_of(device)
         from leakboard.record.results import Results
         from leakboard.run import stage, trained
 
-        results = Results.at(scale_of(scale), out)
+        results = Results.at(scale_of(scale), out_of(out))
         if paper == "victims":
             trained.record_victims(results, benchmark)
             return
         stages = stage.stages(results, paper, benchmark)
+        if paper and not stages:
+            raise Fault(f"baselines/{paper}/params.yaml: found no benchmark in `on`, expected one to run on")
         with progress() as report:
-            ran = stage.reproduce(
-                stages,
-                trials=trials_of(trials),
-                device=device,
-                workers=workers_of(workers),
-                fresh=fresh,
-                report=report,
-            )
-        screen.print(f"{ran} trials run, {len(stages)} stages up to date in {results.top}", soft_wrap=True)
+            ran = stage.reproduce(stages, trials=chosen, device=place, workers=spread, fresh=fresh, report=report)
+        done = f"{ran} trials run, {len(stages)} stages up to date in {results.top}"
+        screen.print(escape(done), soft_wrap=True)
         if paper is None:
             conclude(results)
+        else:
+            refuse_failed(stage.failures(stages, place))
 
 
 def conclude(results: Results) -> None:
@@ -107,34 +153,57 @@ def conclude(results: Results) -> None:
     from leakboard.board import replication, report, verdict
 
     page, here = report.write_all(results), verdict.verdicts(results)
-    committed = replication.read_verdicts(results.at(results.scale))
+    committed = report.stated_verdicts(results.at(results.scale))
     print_frame(replication.comparison(here, committed), title="published / committed / here")
-    screen.print(f"report: {page}", soft_wrap=True)
+    screen.print(escape(f"report: {page}"), soft_wrap=True)
     if ((here["verdict"] == "missed") & here["gates"]).any():
         raise typer.Exit(1)
 
 
+def refuse_failed(why: list[str]) -> None:
+    """Exit status 1 with a sentence for every row of which no trial succeeded."""
+    for sentence in why:
+        screen.print(escape(sentence), soft_wrap=True, highlight=False)
+    if why:
+        raise typer.Exit(1)
+
+
 @app.command()
-def check() -> None:
+def check(
+    rerun: Annotated[int, typer.Option(metavar="K", min=0, help="Attack K random committed trials again.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Repeat the draw of an earlier --rerun.")] = None,
+    workers: WorkersOption = WORKERS,
+) -> None:
     """Re-derive every committed number; exit status 1 on a miss or on tampering."""
     with plainly():
         from leakboard.board import check as checks
-        from leakboard.board import verdict
-        from leakboard.record.results import Results
 
-        for scale in SCALES:
-            table = verdict.verdicts(Results.at(scale))
-            counts = ", ".join(f"{n} {name}" for name, n in table["verdict"].value_counts().items())
-            screen.print(f"{scale}: {counts or 'no published number'}")
-        findings = checks.check(config.root())
-        if findings:
-            table = Table("severity", "file", "what", "found", "expected")
-            for row in checks.rows(findings):
-                table.add_row(*row)
-            screen.print(table)
-        if checks.failed(findings):
+        refuse_devices((config.root() / name for name in CONTENT), config.ConfigError)
+        counts, findings = checks.checked(config.root())
+        for count in counts:
+            screen.print(escape(count))
+        for sentence in checks.sentences(findings):
+            screen.print(escape(sentence), soft_wrap=True, highlight=False)
+        differs = bool(rerun) and attacked_again(rerun, seed, workers)
+        if checks.failed(findings) or differs:
             raise typer.Exit(1)
         screen.print("every committed number follows from its trials")
+
+
+def attacked_again(count: int, seed: int | None, workers: str) -> bool:
+    """Whether one of `count` committed trials that are attacked again gives another number."""
+    import random
+
+    from leakboard.record.results import Results
+    from leakboard.run import audit
+
+    seed, spread = random.randrange(10**6) if seed is None else seed, workers_of(workers)
+    told = f"to be attacked again, drawn by --seed {seed}"
+    with progress() as report:
+        every = [Results.at(scale) for scale in SCALES]
+        found = audit.rerun(every, count, seed, spread, report, lambda drawn: print_frame(drawn, told))
+    print_frame(audit.table(found), "as committed, and as attacked again")
+    return audit.differ(found)
 
 
 @app.command()
@@ -143,13 +212,16 @@ def report(scale: ScaleOption = "quick", out: OutOption = None) -> None:
     with plainly():
         from leakboard.board import replication
         from leakboard.board import report as pages
-        from leakboard.record.results import Results
 
-        results = Results.at(scale_of(scale), out)
+        results = results_in(scale_of(scale), out)
+        readme = config.root() / "README.md" if scale == "paper" and results.committed else None
+        marks = (replication.BEGIN, replication.END)
+        if readme and (lacking := [mark for mark in marks if mark not in text_of(readme, Fault)]):
+            raise Fault(f"{readme}: found no {' and no '.join(lacking)}, expected the marks around its table")
         page = pages.write_all(results)
-        if scale == "paper" and results.committed:
-            replication.update_readme(config.root() / "README.md", results)
-        screen.print(f"report: {page}", soft_wrap=True)
+        if readme:
+            replication.update_readme(readme, results)
+        screen.print(escape(f"report: {page}"), soft_wrap=True)
 
 
 @app.command()
@@ -161,12 +233,13 @@ def rescore(
 ) -> None:
     """Judge again what attacks handed in, where build/ still holds it: a new metric needs no new attack."""
     with plainly():
-        from leakboard.record.results import Results
+        named(paper, benchmark)
+        results = results_in(scale_of(scale), out)
         from leakboard.run import rescore as scoring
         from leakboard.run import stage
 
         judged = absent = 0
-        for one in stage.stages(Results.at(scale_of(scale), out), paper, benchmark):
+        for one in stage.stages(results, paper, benchmark):
             counts = scoring.rescore(one)
             judged, absent = judged + counts[0], absent + counts[1]
         screen.print(f"{judged} trials judged again; of {absent} no reconstruction is here, they stay as they are")
@@ -174,14 +247,15 @@ def rescore(
 
 @app.command()
 def merge(
-    folders: Annotated[list[Path], typer.Argument(help="Trees of results, as --out wrote them.")],
+    folders: Annotated[list[str], typer.Argument(help="Trees of results, as --out wrote them.")],
     out: OutOption = None,
 ) -> None:
     """Bring together what several machines ran, and derive aggregates and pictures again."""
     with plainly():
+        trees, into = [tree_of(folder) for folder in folders], out_of(out)
         from leakboard.run import shares
 
-        for name in shares.merge(folders, out):
+        for name in shares.merge(trees, into):
             screen.print(f"merged {name}", highlight=False)
 
 
@@ -193,7 +267,7 @@ def data_list() -> None:
 
         table = Table("name", "images", "classes", "shape", "licence", "here")
         for row in listing():
-            table.add_row(*(row[key] for key in ("name", "images", "classes", "shape", "licence", "state")))
+            table.add_row(*cells(*(row[key] for key in ("name", "images", "classes", "shape", "licence", "state"))))
         screen.print(table)
 
 
@@ -204,19 +278,21 @@ def data_fetch(name: str) -> None:
         from leakboard.data.sources import fetch
 
         fetch(name)
-        screen.print(f"{name} is here and verified")
+        screen.print(escape(f"{name} is here and verified"))
 
 
 @data_app.command("verify")
 def data_verify(name: str) -> None:
     """Compare the checksums of a data set's files; exit status 1 when one differs."""
     with plainly():
-        from leakboard.data.sources import verify
+        from leakboard.data.sources import how_to_get, sources, verify
 
         table = Table("file", "expected", "found", "ok")
         rows = verify(name)
         for file, expected, found, fine in rows:
-            table.add_row(str(file), expected[:16], found[:16], "yes" if fine else "no")
+            table.add_row(*cells(file, expected[:16], found[:16], "yes" if fine else "no"))
         screen.print(table)
+        if name in sources() and any(row[2] == "absent" for row in rows):
+            screen.print(escape(f"{name} is not all here. {how_to_get(name)}"), soft_wrap=True)
         if not rows or not all(row[3] for row in rows):
             raise typer.Exit(1)

@@ -1,7 +1,8 @@
 """`leakboard check`: every committed number derived again from what it is said to come from. No data, no torch, no dvc.
 
 trials.csv -> metrics.json, timing.json -> leaderboard.csv, published.csv; the lines of trials.csv against the numbers
-per image that they carry; the dvc.lock files against the working tree; and no gating number missed.
+per image that they carry, and whether they are all there; the dvc.lock files against the working tree and against the
+stages that there should be; nothing that belongs to nobody; and no gating number missed.
 """
 
 from __future__ import annotations
@@ -11,44 +12,40 @@ import csv
 import functools
 import io
 import json
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pandas as pd
-import yaml
 
-from leakboard.board import tables, verdict
+from leakboard.board import strays, tables, verdict
+from leakboard.board.findings import Difference, Finding, failed, guarded, limited, restore, rows, same, sentences
+from leakboard.board.line_findings import BoardRow, gating_rows, line_findings
 from leakboard.config import SCALES, ConfigError, Scale, paper_names, params
-from leakboard.metrics import RATES
 from leakboard.record import locks, trial_lines
 from leakboard.record.aggregate import aggregate, timing
 from leakboard.record.results import Results
 
-RELATIVE = 1.1e-5  # one unit in the sixth significant digit, the last that the files hold
-SHOWN = 5  # differences named per file; the rest are counted
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that does not hold. severity `error` fails the check, `warning` is only shown."""
-
-    file: str
-    what: str
-    found: str
-    expected: str
-    severity: Literal["error", "warning"] = "error"
+__all__ = ["Finding", "check", "checked", "failed", "rows", "sentences"]
 
 
 def check(root: Path) -> list[Finding]:
     """Everything that is wrong in the checkout at `root`, in the order of the pipeline."""
+    return checked(root)[1]
+
+
+def checked(root: Path) -> tuple[list[str], list[Finding]]:
+    """(a line on the verdicts of each scale, everything that is wrong). Nothing that a file holds raises."""
+    counts: list[str] = []
+    found: list[Finding] = []
     with contextlib.chdir(root):
-        found = [finding for scale in SCALES for finding in _scale_findings(_relative(scale))]
-        found += [Finding(*mismatch) for mismatch in locks.mismatches(Path.cwd())]
-    return found
+        for scale in SCALES:
+            count, findings = _scale_findings(_relative(scale))
+            counts.append(f"{scale}: {count}")
+            found += findings
+        found += guarded("results", functools.partial(strays.above_scales, Path("results")))
+        found += [Finding(*mismatch[:4], mend=mismatch.mend) for mismatch in locks.mismatches(Path.cwd())]
+    return counts, found
 
 
 def _relative(scale: Scale) -> Results:
@@ -56,74 +53,69 @@ def _relative(scale: Scale) -> Results:
     return Results(scale, Path("results"))
 
 
-def failed(findings: list[Finding]) -> bool:
-    return any(finding.severity == "error" for finding in findings)
-
-
-def rows(findings: list[Finding]) -> list[tuple[str, str, str, str, str]]:
-    """(severity, file, what, found, expected) of each, errors first."""
-    ordered = sorted(findings, key=lambda finding: finding.severity != "error")
-    return [(one.severity, one.file, one.what, one.found, one.expected) for one in ordered]
-
-
-def _scale_findings(results: Results) -> Iterator[Finding]:
+def _scale_findings(results: Results) -> tuple[str, list[Finding]]:
+    """(the verdicts counted, the findings) of one scale."""
     if not results.papers.is_dir() and not results.file("published.csv").exists():
-        return
+        return "no results", []
+    found: list[Finding] = []
+    gating: set[BoardRow] = set()
+    with contextlib.suppress(ConfigError, OSError, ValueError):  # a damaged published.yaml is found with the verdicts
+        gating = gating_rows(results.scale)
     for paper in paper_names():
-        for place in sorted((results.papers / paper).glob("*/")):
-            yield from _guarded(place, functools.partial(_run_findings, results, paper, place.name))
-    yield from _guarded(results.file("published.csv"), functools.partial(_verdict_findings, results))
-    yield from _guarded(results.file("leaderboard.csv"), functools.partial(_leaderboard_findings, results))
+        place = Path("baselines", paper, "params.yaml")
+        found += guarded(place, functools.partial(_paper_findings, results, paper, gating))
+    found += guarded(results.papers, functools.partial(strays.of_scale, results))
+    found += guarded("benchmarks", functools.partial(strays.of_victims, results))
+    judged: list[pd.DataFrame] = []
+    found += guarded(results.file("published.csv"), functools.partial(_verdict_findings, results, judged))
+    found += guarded(results.file("leaderboard.csv"), functools.partial(_leaderboard_findings, results))
+    return _counted(judged), found
 
 
-def _guarded(place: Path, findings: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """The findings, or that they could not be had: a damaged file is a finding, not a crash."""
-    try:
-        return list(findings())
-    except (trial_lines.RecordError, ConfigError, OSError, yaml.YAMLError, json.JSONDecodeError) as error:
-        return [Finding(place.as_posix(), "is readable", str(error), "a whole file")]
+def _counted(judged: list[pd.DataFrame]) -> str:
+    if not judged:
+        return "no verdict, since its sources cannot be read"
+    counts = ", ".join(f"{n} {name}" for name, n in judged[0]["verdict"].value_counts().items())
+    return counts or "no published number"
 
 
-def _run_findings(results: Results, paper: str, run: str) -> Iterator[Finding]:
+def _paper_findings(results: Results, paper: str, gating: Collection[BoardRow]) -> Iterator[Finding]:
+    for run in params(paper).boards:
+        place = results.folder(paper, run)
+        yield from guarded(place, functools.partial(_run_findings, results, paper, run, gating))
+    yield from strays.of_paper(results, paper)
+
+
+def _run_findings(results: Results, paper: str, run: str, gating: Collection[BoardRow]) -> Iterator[Finding]:
     """One paper on one benchmark: its lines, and the two files derived from them."""
-    place = results.folder(paper, run)
+    place, benchmark = results.folder(paper, run), results.benchmark(run)
     trials = place / "trials.csv"
-    if not trials.exists():
-        if any(place.iterdir()):
-            yield Finding(trials.as_posix(), "exists", "no file", "the trials behind its neighbours")
-        return
-    if run not in params(paper).on:
-        yield Finding(place.as_posix(), "the paper stands on it", run, ", ".join(params(paper).on), "warning")
+    if not trials.exists() and place.is_dir() and any(place.iterdir()):
+        expected = "the trials behind its neighbours"
+        yield Finding(trials.as_posix(), "exists", "no file", expected, mend=restore(trials))
         return
     lines = trial_lines.read(trials)
-    yield from _limited(trials, _line_faults(lines, run, results.scale))
-    present = trial_lines.current(lines, trial_lines.present_keys(paper, results.benchmark(run)))
-    if not present.all():
-        yield Finding(trials.as_posix(), "lines are current", f"{int((~present).sum())} stale", "0", "warning")
-    for name, derive in (("metrics.json", aggregate), ("timing.json", timing)):
-        yield from _limited(place / name, _json_faults(place / name, derive(lines[present])))
+    yield from line_findings(trials, paper, benchmark, lines, gating)
+    if not trials.exists():
+        return
+    current = results.current_lines(paper, run)
+    again = f"{restore(place)}; `leakboard reproduce {paper} {run} --scale {results.scale}` writes it again"
+    for file, derived in ((place / "metrics.json", aggregate(current)), (place / "timing.json", timing(current))):
+        yield from guarded(file, functools.partial(_derived_findings, file, derived, again))
 
 
-Fault = tuple[str, Any, Any]
+def _derived_findings(file: Path, derived: dict[str, Any], again: str) -> Iterator[Finding]:
+    yield from limited(file, _json_differences(file, derived), again)
 
 
-def _limited(file: Path, faults: Iterator[Fault]) -> Iterator[Finding]:
-    """At most `SHOWN` findings of one file, then how many more there are."""
-    listed = list(faults)
-    for what, found, expected in listed[:SHOWN]:
-        yield Finding(file.as_posix(), what, str(found), str(expected))
-    if len(listed) > SHOWN:
-        yield Finding(file.as_posix(), "more differences", str(len(listed) - SHOWN), "0")
-
-
-def _json_faults(path: Path, expected: dict[str, Any]) -> Iterator[Fault]:
+def _json_differences(path: Path, expected: dict[str, Any]) -> Iterator[Difference]:
     if not path.exists():
         yield "exists", "no file", "what trials.csv gives"
         return
     found, derived = _flat(json.loads(path.read_text())), _flat(expected)
     for name in sorted(found.keys() | derived.keys()):
         one, other = found.get(name, "nothing"), derived.get(name, "nothing")
-        if not _same(one, other):
+        if not same(one, other):
             yield f"{name} follows from trials.csv", one, other
 
 
@@ -135,17 +127,7 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     return {key: part for flat in parts for key, part in flat.items()}
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Equal, or equal numbers to six significant digits; numbers may come as text."""
-    if one == other:
-        return True
-    try:
-        return math.isclose(float(one), float(other), rel_tol=RELATIVE)
-    except (TypeError, ValueError):
-        return False
-
-
-def _table_faults(path: Path, expected: str) -> Iterator[Fault]:
+def _table_differences(path: Path, expected: str) -> Iterator[Difference]:
     """A committed CSV file against the text that it should be, cell by cell; a row is named by its first two cells."""
     if not path.exists():
         yield "exists", "no file", "what the trials give"
@@ -156,75 +138,31 @@ def _table_faults(path: Path, expected: str) -> Iterator[Fault]:
         return
     for one, other in zip(found[1:], derived[1:], strict=True):
         for column, left, right in zip(derived[0], one, other, strict=False):
-            if not _same(left, right):
+            if not same(left, right):
                 yield f"{column} of {' '.join(other[:2])}", left, right
         if len(one) != len(other):
             yield f"cells of {' '.join(other[:2])}", len(one), len(other)
 
 
-def _verdict_findings(results: Results) -> Iterator[Finding]:
+def _verdict_findings(results: Results, judged: list[pd.DataFrame]) -> Iterator[Finding]:
+    """Puts the verdicts that it derives into `judged`."""
     table, path = verdict.verdicts(results), results.file("published.csv")
-    yield from _limited(path, _table_faults(path, verdict.text_of(table)))
+    judged.append(table)
+    report = f"`leakboard report --scale {results.scale}` writes it again"
+    yield from limited(path, _table_differences(path, verdict.text_of(table)), report)
     for row in table.itertuples():
         place = f"baselines/{row.paper}/published.yaml"
         what = f"{row.run} {row.metric} ({results.scale})"
         ours = f"{row.ours:.6g} [{row.low:.6g}, {row.high:.6g}], n={row.n}"
         if row.verdict == "missed" and row.gates:
-            yield Finding(place, what, ours, f"{row.published} (tolerance {row.tolerance:.6g})")
+            mend = "find the cause; where it is true and stays, state it as the entry's `gap`"
+            yield Finding(place, what, ours, f"{row.published} (tolerance {row.tolerance:.6g})", mend=mend)
         if row.verdict == "not run" and row.n:
-            yield Finding(place, what, f"absent in some of {row.n} trials", "a value in each", "warning")
+            mend = f"`leakboard rescore {row.paper} --scale {results.scale}`, or reproduce with --fresh"
+            yield Finding(place, what, f"absent in some of {row.n} trials", "a value in each", "warning", mend)
 
 
 def _leaderboard_findings(results: Results) -> Iterator[Finding]:
     path = results.file("leaderboard.csv")
-    yield from _limited(path, _table_faults(path, tables.board_text(tables.leaderboard(results))))
-
-
-def _line_faults(lines: pd.DataFrame, run: str, scale: Scale) -> Iterator[Fault]:
-    """What makes lines implausible on their own: doubles, foreign lines, different victims, averages that are none."""
-    for index in lines.index[lines.duplicated(list(trial_lines.PLACE))]:
-        yield f"{_name(lines.loc[index])} stands once", "twice", "once"
-    for column, expected in (("benchmark", run), ("scale", scale)):
-        for value in sorted(set(lines[column]) - {expected}):
-            yield f"{column} of a line", value, expected
-    named = lines[lines["victim_sha"] != ""]
-    for (trial, _), victims in named.groupby(["trial", "benchmark_hash"])["victim_sha"]:
-        if victims.nunique() > 1:
-            yield f"victims of trial {trial} are the same", ", ".join(sorted(set(victims))), "one victim_sha"
-    for line in lines.to_dict("records"):
-        for what, found, expected in _average_faults(line):
-            yield f"{what} of {_name(line)}", found, expected
-
-
-def _name(line: Any) -> str:
-    return f"{line['variant']} trial {line['trial']} ({line['device_kind']}, {line['execution']})"
-
-
-def _average_faults(line: dict[Any, Any]) -> Iterator[Fault]:
-    """A line's means and shares against its numbers per image, its PSNR against its MSE."""
-    for metric in RATES:
-        if not math.isnan(line[metric]) and not 0 <= line[metric] <= 1:
-            yield metric, line[metric], "a share between 0 and 1"
-    each, decibel = trial_lines.numbers(line["mse_each"]), trial_lines.numbers(line["psnr_each"])
-    if not len(each):
-        return
-    if not math.isclose(line["mse"], each.mean(), rel_tol=RELATIVE, abs_tol=1e-12):
-        yield "mse", line["mse"], f"{each.mean():.9g}, the mean of mse_each"
-    with np.errstate(divide="ignore", invalid="ignore"):
-        derived = np.minimum(-10 * np.log10(each), 100.0)
-    if len(decibel) != len(each) or np.abs(decibel - derived).max() > 1e-3:
-        yield "psnr_each", line["psnr_each"], f"{trial_lines.joined(derived)}, from mse_each"
-    if not math.isclose(line["psnr"], derived.mean(), abs_tol=1e-3):
-        yield "psnr", line["psnr"], f"{derived.mean():.9g}, the mean of psnr_each"
-    for metric, low, high in _shares(each, derived):
-        if not low - 1e-6 <= line[metric] <= high + 1e-6:
-            yield metric, line[metric], f"{low:.6g} to {high:.6g}, the share of images"
-
-
-def _shares(each: np.ndarray, decibel: np.ndarray) -> Iterator[tuple[str, float, float]]:
-    """(metric, least, most) that the share may be; they differ only where an image stands on a threshold."""
-    for limit in (20, 30):
-        yield f"above{limit}", (decibel > limit + 1e-3).mean(), (decibel > limit - 1e-3).mean()
-    for text in ("1e-2", "1e-3", "1e-4"):
-        yield f"success_{text}", (each < float(text) * (1 - 1e-5)).mean(), (each < float(text) * (1 + 1e-5)).mean()
-    yield "exact", 0.0, (each < 1.001e-6).mean()  # an error below 1e-3 everywhere is an MSE below 1e-6
+    report = f"`leakboard report --scale {results.scale}` writes it again"
+    yield from limited(path, _table_differences(path, tables.board_text(tables.leaderboard(results))), report)

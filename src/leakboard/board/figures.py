@@ -13,7 +13,7 @@ import pandas as pd
 from leakboard.board.tables import CONTROLS
 from leakboard.metrics import heading
 from leakboard.record.aggregate import interval
-from leakboard.record.trial_lines import write_text
+from leakboard.record.saving import write_bytes, write_text
 
 MOST_COLUMNS = 10
 MOST_BYTES = 150_000
@@ -54,11 +54,8 @@ def grid(
 
 
 def write_picture(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    """Whole or not at all; SaveError says why not."""
+    write_bytes(path, content)
 
 
 def _png(sheet: Any) -> bytes:
@@ -217,7 +214,7 @@ def _svg(draw: Any) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with style.context(["default", STYLE]):
+    with style.context(["default", STYLE, {"text.parse_math": False}]):  # a name is no formula
         figure = Figure(figsize=(7.2, 3.2))
         FigureCanvasSVG(figure)
         draw(figure.add_axes(AXES))  # a layout engine would draw every figure twice

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pandas as pd
 
 from leakboard.config import Benchmark
+from leakboard.errors import one_line
 from leakboard.metrics import COSTS, METRICS, QUALITY, heading
 from leakboard.threat import KINDS, KNOWLEDGE
 
 # What a column may hold and not be worth its place; of the others only what is absent.
 DULL: dict[str, set[str]] = {"rank": set(), "failed": {"0"}, "execution": {"loop", ""}}
+TAG, LINK = re.compile("<([A-Za-z/!?])"), re.compile(r"\]([\[(])")
 NETWORKS = {"fresh": "an untrained", "trained": "a trained", "pretrained": "a pretrained"}
 
 
@@ -74,4 +77,9 @@ def number(metric: str, value: float) -> str:
 def markdown(table: pd.DataFrame) -> str:
     """A table of text as a compact markdown table."""
     cells = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in cells)
+    return "\n".join("| " + " | ".join(plain(str(cell)) for cell in line) + " |" for line in cells)
+
+
+def plain(text: str) -> str:
+    """Text in a cell of a markdown table: one line, of which nothing ends the cell, is a tag or is a link."""
+    return LINK.sub(r"]\\\1", TAG.sub(r"&lt;\1", one_line(text).replace("|", "\\|")))

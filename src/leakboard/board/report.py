@@ -14,18 +14,29 @@ import pandas as pd
 from leakboard import config
 from leakboard.board import figures, tables, verdict
 from leakboard.board.readable import shown, threat_sentence
-from leakboard.board.replication import VERDICTS, interval_text
+from leakboard.board.replication import VERDICTS, interval_text, read_verdicts
 from leakboard.config import Benchmark, Scale
+from leakboard.config.texts import bytes_of, there
 from leakboard.metrics import heading
-from leakboard.record import speed, trial_lines
+from leakboard.record import cells, curve_lines, speed, trial_lines
+from leakboard.record.cells import RecordError
 from leakboard.record.results import Results
+from leakboard.record.saving import write_text
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+PNG = b"\x89PNG\r\n\x1a\n"
 MACHINE = ["device_kind", "device", "torch", "cuda", "threads", "commit", "dirty"]
 CURVE_CAPTION = "Quality over cost: mean PSNR after so many gradient evaluations, with its 95 % interval over trials."
 GROWTH_CAPTION = (
     "How the cost of one step of cosine matching grows: seconds above, peak memory below, on logarithmic axes."
 )
+STATED: dict[str, cells.Parse] = {
+    **{name: cells.text for name in verdict.COLUMNS},
+    **{name: cells.number(endless=True) for name in ("ours", "low", "high")},
+    "gates": cells.flag,
+    "n": cells.whole(),
+    "verdict": cells.one_of(VERDICTS),
+}
 COST_CAPTION = (
     "Score of each attack against its median seconds per trial; a cross carries no rank, dotted lines are controls."
 )
@@ -36,6 +47,15 @@ def write_all(results: Results) -> Path:
     judged = verdict.write_verdicts(results)
     board = tables.write_leaderboard(results)
     return report(results, judged, board)
+
+
+def stated_verdicts(results: Results) -> pd.DataFrame:
+    """The verdicts as `published.csv` states them; RecordError where it is damaged."""
+    path = results.file("published.csv")
+    if there(path):
+        columns, lines = cells.table(path, verdict.COLUMNS, verdict.COLUMNS)
+        cells.typed(path, columns, lines, STATED)
+    return read_verdicts(results)
 
 
 def report(results: Results, judged: pd.DataFrame | None = None, board: pd.DataFrame | None = None) -> Path:
@@ -53,7 +73,7 @@ def report(results: Results, judged: pd.DataFrame | None = None, board: pd.DataF
         speed=_speed(results.scale),
         machines=_machines(results),
     )
-    trial_lines.write_text(results.page, page)
+    write_text(results.page, page)
     return results.page
 
 
@@ -113,10 +133,9 @@ def _snapshots(results: Results, benchmark: Benchmark) -> pd.DataFrame:
     """The lines of every paper's `curve.csv` for variants that it has today; `variant` names the paper too."""
     found = []
     for paper in config.papers_on(benchmark.name):
-        path = results.folder(paper, benchmark.name) / "curve.csv"
-        if path.exists():
-            lines = pd.read_csv(path, dtype={"variant": str, "device_kind": str})
-            kept = lines[lines["variant"].isin(list(config.params(paper).variants_on(benchmark)))]
+        lines = curve_lines.read(results.folder(paper, benchmark.name) / "curve.csv")
+        kept = lines[lines["variant"].isin(list(config.params(paper).variants_on(benchmark)))].dropna(subset="psnr")
+        if len(kept):
             found.append(kept.assign(variant=paper + " / " + kept["variant"]))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
@@ -132,16 +151,18 @@ def _inline(svg: str, name: str) -> Any:
 
 
 def _grid(results: Results, run: str, paper: str) -> list[dict[str, str]]:
-    """The paper's picture as a data URI, if it has one."""
+    """The paper's picture as a data URI, if it has one; RecordError where it is none."""
     path = results.folder(paper, run) / "grid.png"
-    if not path.exists():
+    if not there(path):
         return []
+    if not bytes_of(path, RecordError).startswith(PNG):
+        raise RecordError(f"{path} is no PNG picture, expected one")
     caption = f"{config.params(paper).title}: the truth above, reconstructions below, PSNR in dB under each."
     return [{"source": _uri(path), "caption": caption}]
 
 
 def _uri(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+    return "data:image/png;base64," + base64.b64encode(bytes_of(picture, RecordError)).decode()
 
 
 def _speed(scale: Scale) -> dict[str, Any]:
@@ -151,7 +172,7 @@ def _speed(scale: Scale) -> dict[str, Any]:
     return {
         "columns": list(chosen.columns),
         "lines": lines,
-        "growth": _uri(picture) if picture.exists() else "",
+        "growth": _uri(picture) if there(picture) else "",
         "caption": GROWTH_CAPTION,
     }
 

@@ -61,6 +61,7 @@ def board_around(results: Results, run: str, extra: pd.DataFrame | None = None) 
 
 def _paper_rows(results: Results, paper: str, question: Benchmark) -> list[dict[str, Any]]:
     lines = results.lines(paper, question.name)
+    lines = lines[lines["trial"] < question.trials]
     return list(_rows(paper, question, lines, trial_lines.current(lines, trial_lines.present_keys(paper, question))))
 
 
@@ -161,7 +162,8 @@ def ranked(board: pd.DataFrame) -> pd.DataFrame:
 
 
 def _contenders(board: pd.DataFrame, metric: str) -> pd.DataFrame:
-    standing = board[(board["paper"] != CONTROLS) & board["score"].notna() & (board["n"] > 0)]
+    """Rows that can have a rank; one in which every trial failed stands for no attack."""
+    standing = board[(board["paper"] != CONTROLS) & board["score"].notna() & (board["n"] > board["failures"])]
     first = standing.assign(other=standing["device_kind"] != "cuda")
     if metric in COSTS:
         size = first.groupby("device_kind")["device_kind"].transform("size")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from leakboard import metrics as known
 from leakboard.config.hashes import digest
+from leakboard.config.kinds import Count, Different, Evaluations, Name, Number, Positive, Seed, Words
 from leakboard.config.sections import (
     Evaluator,
     Federation,
@@ -19,11 +20,13 @@ from leakboard.config.sections import (
     Training,
     differing,
 )
+from leakboard.errors import brief
 from leakboard.threat import KNOWLEDGE
 
 Scale = Literal["quick", "paper"]
 SCALES: tuple[Scale, ...] = ("quick", "paper")
 PUBLIC = Images(split="train", count=256)
+LONGEST = 31 * 24 * 3600.0  # seconds that anybody waits for one trial
 # No part of what is asked: what it is called, how often it is asked, how the answer is shown, when one gives up.
 UNASKED = frozenset({"name", "scale", "trials", "question", "metrics", "timeout_seconds"})
 
@@ -35,11 +38,11 @@ class Benchmark(Strict):
     defence: {name: its settings}, see `victim/defences.py`.
     """
 
-    name: str
+    name: Name
     scale: Scale
-    version: int
-    question: str
-    seed: int
+    version: Count
+    question: Words
+    seed: Seed
     data: Images
     public: Images = PUBLIC
     network: Network
@@ -47,14 +50,14 @@ class Benchmark(Strict):
     evaluator: Evaluator | None = None
     federation: Federation | None = None
     threat: Threat = Threat()
-    defence: dict[str, dict[str, float]] = Field(default_factory=dict)
-    batch: int = Field(default=1, ge=1)
-    equal_labels: int | None = Field(default=None, ge=1)
-    trials: int = Field(ge=1)
+    defence: dict[Name, dict[Name, Number]] = Field(default_factory=dict)
+    batch: Count = 1
+    equal_labels: Count | None = None
+    trials: Count
     normalise: Literal["none", "imagenet"] | Normalise = "none"
-    metrics: tuple[str, ...] = ("psnr",)
-    budget: int = Field(ge=1)
-    timeout_seconds: float = Field(default=3600.0, gt=0)
+    metrics: Annotated[tuple[str, ...], Different] = ("psnr",)
+    budget: Evaluations
+    timeout_seconds: Annotated[Positive, Field(le=LONGEST)] = 3600.0
 
     @model_validator(mode="before")
     @classmethod
@@ -63,7 +66,10 @@ class Benchmark(Strict):
         if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
             return value
         defaults = {"split": "test", **value["data"]}
-        public = {"count": PUBLIC.count, **(value.get("public") or {})}
+        public = {} if value.get("public") is None else value["public"]
+        if not isinstance(public, dict):
+            raise ValueError(f"public: found {brief(public)}, expected a mapping")
+        public = {"count": PUBLIC.count, **public}
         return {**value, "data": defaults, "public": public}
 
     @model_validator(mode="after")

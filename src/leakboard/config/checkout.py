@@ -9,7 +9,10 @@ from leakboard.config.sections import ConfigError
 
 def root() -> Path:
     """The suite: the nearest folder upwards that holds `benchmarks/` and `baselines/`. ConfigError without one."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the working folder is gone, expected one in a checkout of Leakboard") from None
     if (found := _above(here)) is None:
         raise ConfigError(f"{here} lies in no Leakboard checkout: no folder upwards holds benchmarks/ and baselines/")
     return found

@@ -3,53 +3,82 @@
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from leakboard.config.benchmark import SCALES, Benchmark, Scale
 from leakboard.config.checkout import root
+from leakboard.config.kinds import A_NAME, is_name
 from leakboard.config.papers import Params, Published, Row
-from leakboard.config.sections import ConfigError, Strict
-from leakboard.config.yaml12 import Yaml12
+from leakboard.config.sections import ConfigError
+from leakboard.config.texts import state_of, text_of, there
+from leakboard.config.yaml12 import parsed, said
+from leakboard.errors import brief, one_line
 
-T = TypeVar("T", bound=Strict)
+T = TypeVar("T", bound=BaseModel)
 ABOUT = ("question", "metrics")
+GIVEN = ("name", "scale")  # by the name of the file and by the call
+VICTIMS = "victims"  # where results hold what was trained, beside the papers
+MOST_BYTES = 1_000_000
+SHOWN = 3  # faults named per file; the rest are counted
 
 
 def benchmark(name: str, scale: Scale, folder: Path | None = None) -> Benchmark:
     """The benchmark `benchmarks/<name>.yaml` at one scale. ConfigError names the file and what is wrong in it."""
-    path = (folder or root() / "benchmarks") / f"{name}.yaml"
-    return _benchmark(path, _state(path), scale)
+    path = (folder or root() / "benchmarks") / f"{checked_name(name, 'a benchmark')}.yaml"
+    return _benchmark(path, state_of(path), scale)
 
 
 def benchmark_names() -> list[str]:
-    return sorted(path.stem for path in (root() / "benchmarks").glob("*.yaml") if path.stem != "dvc")
+    """Those of the files in `benchmarks/`; ConfigError where one is no name."""
+    files = [path for path in (root() / "benchmarks").glob("*.yaml") if not path.name.startswith(".")]
+    return sorted(_named(path, path.stem) for path in files if path.stem != "dvc")
 
 
 def paper_names() -> list[str]:
-    return sorted(path.parent.name for path in (root() / "baselines").glob("*/params.yaml"))
+    """Those of the folders in `baselines/` that hold a `params.yaml`; ConfigError where one is no name."""
+    files = [folder / "params.yaml" for folder in (root() / "baselines").iterdir() if folder.is_dir()]
+    names = sorted(_named(path, path.parent.name) for path in files if there(path))
+    if VICTIMS in names:
+        raise ConfigError(
+            f"{root() / 'baselines' / VICTIMS}: found a paper of this name, which records of victims have"
+        )
+    return names
+
+
+def checked_name(text: str, what: str) -> str:
+    """The name, if it is one; else ConfigError: it must never become part of a path."""
+    if not is_name(text):
+        raise ConfigError(f"found {brief(text)} as the name of {what}, expected {A_NAME}")
+    return text
+
+
+def _named(path: Path, name: str) -> str:
+    if not is_name(name):
+        raise ConfigError(f"{path}: found the name {brief(name)}, expected {A_NAME}")
+    return name
 
 
 def params(paper: str) -> Params:
-    path = root() / "baselines" / paper / "params.yaml"
+    path = root() / "baselines" / checked_name(paper, "a paper") / "params.yaml"
     if not path.parent.is_dir():
         raise ConfigError(f"no paper {paper!r} in {path.parent.parent}; there are: {', '.join(paper_names())}")
-    return _whole(Params, path, _state(path))
+    return _whole(Params, path, state_of(path))
 
 
 def published(paper: str) -> Published | None:
     """What the paper printed, or None for a baseline without a paper (the controls)."""
-    path = root() / "baselines" / paper / "published.yaml"
-    if not path.exists():
+    path = root() / "baselines" / checked_name(paper, "a paper") / "published.yaml"
+    if not there(path):
         return None
-    said = _whole(Published, path, _state(path))
-    for place, row in said.rows():
+    stated = _whole(Published, path, state_of(path))
+    for place, row in stated.rows():
         _check_row(f"{path}: {place}", row.paper or paper, row)
-    return said
+    return stated
 
 
 def _check_row(place: str, paper: str, row: Row) -> None:
@@ -72,56 +101,72 @@ def board_names() -> list[str]:
     return sorted({run for paper in paper_names() for run in params(paper).on})
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """What changes whenever the file does."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a hot path
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size
-
-
 @functools.lru_cache(maxsize=1024)
-def _benchmark(path: Path, state: tuple[int, int] | None, scale: Scale) -> Benchmark:
+def _benchmark(path: Path, state: tuple[int, int, int], scale: Scale) -> Benchmark:
     content = _read(path)
-    sections = {name: content.get(name) or {} for name in ("about", "common", *SCALES)}
+    sections = {name: _or_empty(content.get(name)) for name in ("about", "common", *SCALES)}
     unknown = sorted(set(content) - set(sections))
     if unknown:
-        raise ConfigError(f"{path}: unknown section {unknown}; expected {', '.join(sections)}")
+        raise ConfigError(f"{path}: found the sections {unknown}, expected {', '.join(sections)}")
     for name, section in sections.items():
         if not isinstance(section, dict):
-            raise ConfigError(f"{path}: {name} holds {type(section).__name__}, expected a mapping")
+            raise ConfigError(f"{path}: {name}: found {brief(section)}, expected a mapping")
         misplaced = sorted(set(section) - set(ABOUT)) if name == "about" else sorted(set(section) & set(ABOUT))
         if misplaced:
             raise ConfigError(f"{path}: {misplaced} in section {name}; `about` holds {' and '.join(ABOUT)}, no other")
+        if given := sorted(set(section) & set(GIVEN)):
+            raise ConfigError(f"{path}: {name}: found {given}, which the file's name and the section say")
     merged = merge(sections["common"], sections[scale])
-    return _build(Benchmark, path, {"name": path.stem, "scale": scale, **sections["about"], **merged})
+    return built(Benchmark, path, {"name": path.stem, "scale": scale, **sections["about"], **merged})
+
+
+def _or_empty(section: Any) -> Any:
+    return {} if section is None else section
 
 
 @functools.lru_cache(maxsize=1024)
-def _whole(kind: type[T], path: Path, state: tuple[int, int] | None) -> T:
-    return _build(kind, path, _read(path))
+def _whole(kind: type[T], path: Path, state: tuple[int, int, int]) -> T:
+    return built(kind, path, _read(path))
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not there(path):
+        known = sorted(p.stem for p in path.parent.glob("*.yaml") if p.stem != "dvc") if path.parent.is_dir() else []
+        raise ConfigError(f"{path} does not exist" + (f"; there are: {', '.join(known)}" if known else ""))
     try:
-        content = yaml.load(path.read_text(), Loader=Yaml12)
-    except FileNotFoundError:
-        known = sorted(p.stem for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise ConfigError(f"{path} does not exist" + (f"; there are: {', '.join(known)}" if known else "")) from None
+        content = parsed(text_of(path, ConfigError, MOST_BYTES))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        raise ConfigError(f"{path} is not valid YAML: {said(error)}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds {type(content).__name__}, expected a mapping")
+        found = "nothing" if content is None else type(content).__name__
+        raise ConfigError(f"{path} holds {found}, expected a mapping")
     return content
 
 
-def _build(kind: type[T], path: Path, content: dict[str, Any]) -> T:
+def built(kind: type[T], path: Path, content: Any) -> T:
+    """The content of a file as a typed object; ConfigError names the file and of each fault place, found, expected."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("\n".join([f"{path}:", *lines])) from None
+        faults = [_fault(one) for one in error.errors(include_url=False)]
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise ConfigError(f"{path}: {'; '.join(faults[:SHOWN])}{more}") from None
+
+
+def _fault(error: ErrorDetails) -> str:
+    """`place: found this, expected that`, from what pydantic says."""
+    place, kind, message = one_line(".".join(map(str, error["loc"]))), error["type"], error["msg"]
+    if kind == "value_error":
+        fault = message.removeprefix("Value error, ")
+    elif kind == "missing":
+        fault = "found nothing, expected a value"
+    elif kind == "extra_forbidden":
+        fault = "found a key that is none"
+    else:
+        wanted = message.removeprefix("Input should be ")
+        wanted = f"a number {wanted}" if wanted.startswith(("greater", "less")) else wanted
+        fault = f"found {brief(error['input'])}, expected {wanted}"
+    return f"{place}: {fault}" if place else fault
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

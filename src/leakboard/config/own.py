@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,21 @@ from leakboard.config.checkout import root
 from leakboard.config.sections import ConfigError
 
 ABSENT = "absent"
+DEEPEST = 4  # folders within one another: a split, a class, and room for what is said about them
 State = tuple[int, int, int]  # size, and the times at which content and entry changed, in ns
 
 
 def place(path: Path) -> Path:
-    """Where a file or folder of one's own lies: a relative path starts at the checkout. ConfigError outside of one."""
-    path = path.expanduser()
-    return (path if path.is_absolute() else root() / path).resolve()
+    """Where a file or folder of one's own lies: a relative path starts at the checkout. ConfigError outside of one, and
+    where the path goes round in circles.
+    """
+    try:
+        path = path.expanduser()
+        return (path if path.is_absolute() else root() / path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links, or a home that nobody has
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} cannot be read: {error}") from None
 
 
 def visible(folder: Path) -> list[Path]:
@@ -30,7 +39,8 @@ def fingerprint(path: Path) -> str:
     """12 hex digits of the sha256 over what a file holds, or over names and contents of all files in the sub-folders
     of a folder, hidden ones apart. `absent` where there is nothing: boards are read without the images, too.
 
-    Cheap to call again: a file is read once for each of its states. ConfigError when it cannot be read.
+    Cheap to call again: a file is read once for each of its states. ConfigError when it cannot be read, and where a
+    folder holds what is no file, or folders deeper than any that is read.
     """
     there = place(path)
     try:
@@ -42,10 +52,12 @@ def fingerprint(path: Path) -> str:
         raise ConfigError(f"{there} cannot be read: {error}") from None
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, depth: int = 1) -> Iterator[Path]:
+    if depth > DEEPEST:
+        raise ConfigError(f"{folder} lies too deep, expected a sub-folder for each class, which holds pictures")
     for path in visible(folder):
         if path.is_dir():
-            yield from _files(path)
+            yield from _files(path, depth + 1)
         else:
             yield path
 
@@ -53,6 +65,8 @@ def _files(folder: Path) -> Iterator[Path]:
 def _state(file: Path) -> State:
     """What changes whenever the file does."""
     found = os.stat(file)  # noqa: PTH116 - a hot path
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"{file} is no regular file, expected one")
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

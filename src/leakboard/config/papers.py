@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from leakboard import metrics
 from leakboard.config.benchmark import Benchmark, Scale
+from leakboard.config.kinds import Cell, Count, Different, Flag, Line, Name, Note, NotNegative, Number, Setting, Value
 from leakboard.config.sections import Sees, Strict
+from leakboard.errors import brief
 
-Settings = dict[str, Any]
+
+def _metric(name: str) -> str:
+    if name not in metrics.METRICS:
+        raise ValueError(f"no metric {brief(name)}; there are: {', '.join(metrics.METRICS)}")
+    return name
+
+
+Settings = dict[Setting, Value]
+Rows = dict[Name, Settings | None]
+Metric = Annotated[str, AfterValidator(_metric)]
 
 
 class Params(Strict):
@@ -22,12 +33,12 @@ class Params(Strict):
     benchmarks that no board shows the paper on.
     """
 
-    version: int
-    title: str
-    variants: dict[str, Settings | None]
-    on: dict[str, dict[str, Settings | None]]
-    sees: dict[str, tuple[Sees, ...]] = Field(default_factory=dict)
-    elsewhere: dict[str, dict[str, Settings | None]] = Field(default_factory=dict)
+    version: Count
+    title: Cell
+    variants: Rows = Field(min_length=1)
+    on: dict[Name, Rows]
+    sees: dict[Name, Annotated[tuple[Sees, ...], Different]] = Field(default_factory=dict)
+    elsewhere: dict[Name, Rows] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _rows_are_variants(self) -> Params:
@@ -59,47 +70,40 @@ class Params(Strict):
 class Entry(Strict):
     """What a number and a claim share. `gates`: a miss is a red test. `gap`: why a miss is true and expected."""
 
-    metric: str
-    where: str
+    metric: Metric
+    where: Line
     provenance: Literal["verified", "figure", "secondary", "memory"]
-    gap: str = ""
-    scale: tuple[Scale, ...] = ("paper",)
+    gap: Note = ""
+    scale: Annotated[tuple[Scale, ...], Different] = ("paper",)
 
     @field_validator("scale", mode="before")
     @classmethod
     def _one_scale_is_a_list_of_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("metric")
-    @classmethod
-    def _metric_exists(cls, value: str) -> str:
-        if value not in metrics.METRICS:
-            raise ValueError(f"no metric {value!r}; there are: {', '.join(metrics.METRICS)}")
-        return value
-
 
 class PublishedNumber(Entry):
     """A number that the paper printed."""
 
-    run: str
-    variant: str
-    value: float = Field(allow_inf_nan=False)
-    tolerance: float = Field(ge=0, allow_inf_nan=False)
-    gates: bool = False
+    run: Name
+    variant: Name
+    value: Number
+    tolerance: NotNegative
+    gates: Flag = False
 
     @model_validator(mode="after")
     def _only_verified_gates(self) -> PublishedNumber:
         if self.gates and self.provenance in ("memory", "figure"):
-            raise ValueError(f"a number from {self.provenance} is shown and never gates")
+            raise ValueError(f"`gates` with `provenance: {self.provenance}`: such a number is shown and never gates")
         return self
 
 
 class Row(Strict):
     """One side of a claim: a row of a board."""
 
-    run: str
-    variant: str
-    paper: str | None = None
+    run: Name
+    variant: Name
+    paper: Name | None = None
 
 
 class Claim(Entry):
@@ -109,13 +113,13 @@ class Claim(Entry):
     `value`: `<` its interval lies below, `>` above.
     """
 
-    says: str
+    says: Line
     left: Row
     relation: Literal[">", ">=", "<", "<="]
     right: Row | None = None
-    value: float | None = Field(default=None, allow_inf_nan=False)
-    margin: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    gates: bool = True
+    value: Number | None = None
+    margin: NotNegative = 0.0
+    gates: Flag = True
 
     @model_validator(mode="after")
     def _one_right_side(self) -> Claim:
@@ -127,8 +131,8 @@ class Claim(Entry):
 class Published(Strict):
     """`baselines/<paper>/published.yaml`."""
 
-    paper: str
-    citation: str
+    paper: Line
+    citation: Line
     numbers: tuple[PublishedNumber, ...] = ()
     claims: tuple[Claim, ...] = ()
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 from leakboard.config.hashes import digest
+from leakboard.config.kinds import Count, NotNegative, Part, Positive, Seed
 from leakboard.config.sections import Images, Network, Normalise, Strict, Training, differing
 
 
@@ -35,7 +36,7 @@ class Classifier(Strict):
     training: Training
     data: NamedImages
     normalise: Literal["none", "imagenet"] | Normalise = "none"
-    seed: int
+    seed: Seed
 
     @property
     def trained_on(self) -> Images:
@@ -68,15 +69,15 @@ class Generator(Strict):
 
     images: NamedImages
     form: Literal["wgan_gp", "dcgan"] = "wgan_gp"
-    noise: int = Field(default=100, ge=1)
-    width: int = Field(default=64, ge=1)
-    epochs: int = Field(default=100, ge=1)
-    batch: int = Field(default=64, ge=1)
-    critic_steps: int | None = Field(default=None, ge=1)
-    penalty: float = Field(default=10.0, ge=0)
-    rate: float = Field(default=2e-4, gt=0)
-    betas: tuple[float, float] = (0.5, 0.999)
-    seed: int = 0
+    noise: Count = 100
+    width: Count = 64
+    epochs: Count = 100
+    batch: Count = 64
+    critic_steps: Count | None = None
+    penalty: NotNegative = 10.0
+    rate: Positive = 2e-4
+    betas: tuple[Part, Part] = (0.5, 0.999)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _penalty_is_of_wgan_gp(self) -> Generator:
@@ -100,9 +101,9 @@ class Degradation(Strict):
     deviation of Gaussian noise that is added.
     """
 
-    blur: float = Field(default=0.0, ge=0)
-    block: int = Field(default=1, ge=1)
-    noise: float = Field(default=0.0, ge=0)
+    blur: NotNegative = 0.0
+    block: Count = 1
+    noise: NotNegative = 0.0
 
     @model_validator(mode="after")
     def _does_something(self) -> Degradation:
@@ -121,12 +122,12 @@ class Restorer(Strict):
 
     images: NamedImages
     degradation: Degradation
-    width: int = Field(default=32, ge=1)
-    depth: int = Field(default=4, ge=1)
-    epochs: int = Field(default=20, ge=1)
-    batch: int = Field(default=32, ge=1)
-    rate: float = Field(default=1e-3, gt=0)
-    seed: int = 0
+    width: Count = 32
+    depth: Count = 4
+    epochs: Count = 20
+    batch: Count = 32
+    rate: Positive = 1e-3
+    seed: Seed = 0
 
     @property
     def trained_on(self) -> Images:

@@ -7,7 +7,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from leakboard.errors import Fault
+from leakboard.config.kinds import (
+    MOST,
+    Count,
+    CountOrNone,
+    Different,
+    Flag,
+    Line,
+    Name,
+    NotNegative,
+    Number,
+    OwnPath,
+    Part,
+    Positive,
+    Side,
+    Spot,
+)  # fmt: skip
+from leakboard.errors import Fault, brief
 from leakboard.threat import KINDS
 
 
@@ -24,7 +40,7 @@ NETWORKS = (
 
 def _kind(key: str) -> str:
     if key not in KINDS:
-        raise ValueError(f"no kind of observation {key!r}; there are: {', '.join(KINDS)}")
+        raise ValueError(f"no kind of observation {brief(key)}; there are: {', '.join(KINDS)}")
     return key
 
 
@@ -61,14 +77,14 @@ class Images(Strict):
     person), of these `count` (None: all) from the place `start` on, in official order.
     """
 
-    name: str | None = None
-    file: Path | None = None
-    folder: Path | None = None
-    split: str = "train"
-    size: int | None = Field(default=None, ge=1)
-    start: int = Field(default=0, ge=0)
-    count: int | None = Field(default=None, ge=1)
-    classes: tuple[int, ...] | None = None
+    name: Name | None = None
+    file: OwnPath | None = None
+    folder: OwnPath | None = None
+    split: Line = "train"
+    size: Side | None = None
+    start: Spot = 0
+    count: Count | None = None
+    classes: Annotated[tuple[Spot, ...], Different] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -76,8 +92,9 @@ class Images(Strict):
         """`classes: 0-4` is short for [0, 1, 2, 3, 4]."""
         if isinstance(value, dict) and isinstance(text := value.get("classes"), str):
             first, _, last = text.partition("-")
-            if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-                raise ValueError(f"classes {text!r}; expected a list, or FIRST-LAST")
+            digits = first.isdecimal() and last.isdecimal() and len(last) < 10
+            if not (digits and int(first) <= int(last) < MOST):
+                raise ValueError(f"classes {brief(text)}; expected a list, or FIRST-LAST below {MOST:,}")
             return {**value, "classes": tuple(range(int(first), int(last) + 1))}
         return value
 
@@ -127,22 +144,22 @@ class Network(Strict):
     """
 
     name: str | None = None
-    file: Path | None = None
+    file: OwnPath | None = None
     init: Literal["default", "uniform"] = "default"
     weights: Literal["fresh", "trained", "pretrained"] = "fresh"
-    width: int | None = Field(default=None, ge=1)
+    width: Side | None = None
     mode: Literal["eval", "train"] = "eval"
-    bias: bool = True
-    batch_norm: bool = True
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    features: str | None = None
+    bias: Flag = True
+    batch_norm: Flag = True
+    dropout: Part = 0.0
+    features: Name | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Network:
         if (self.name is None) == (self.file is None):
             raise ValueError("a network has either `name` or `file`")
         if self.name is not None and self.name not in NETWORKS:
-            raise ValueError(f"unknown network {self.name!r}; there are: {', '.join(NETWORKS)}")
+            raise ValueError(f"unknown network {brief(self.name)}; there are: {', '.join(NETWORKS)}")
         return self
 
     def __str__(self) -> str:
@@ -152,13 +169,13 @@ class Network(Strict):
 class Normalise(Strict):
     """Mean and standard deviation of each channel, in pixels of [0, 1]; part of the model."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Number, ...]
+    std: tuple[Number, ...]
 
     @model_validator(mode="after")
     def _fit(self) -> Normalise:
-        if len(self.mean) != len(self.std) or not all(deviation > 0 for deviation in self.std):
-            raise ValueError("`mean` and `std` have one number a channel, and no `std` is 0")
+        if not len(self.mean) == len(self.std) > 0 or not all(deviation > 0 for deviation in self.std):
+            raise ValueError("`mean` and `std` have one number a channel, and every `std` is above 0")
         return self
 
 
@@ -166,12 +183,12 @@ class Training(Strict):
     """A recipe for training a classifier: SGD with momentum and cosine decay on `images`."""
 
     images: Images = Images()
-    epochs: int = Field(ge=0)
-    batch: int = Field(default=128, ge=1)
-    learning_rate: float = Field(gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
-    augment: bool = True
+    epochs: CountOrNone
+    batch: Count = 128
+    learning_rate: Positive
+    momentum: Part = 0.9
+    weight_decay: NotNegative = 5e-4
+    augment: Flag = True
 
 
 class Evaluator(Strict):
@@ -187,7 +204,7 @@ class Threat(Strict):
     attacker: Literal["server", "client", "outsider"] = "server"
     conduct: Literal["honest", "malicious"] = "honest"
     sees: Sees = "gradient"
-    knows: tuple[str, ...] = ("batch_size", "public_data")
+    knows: Annotated[tuple[Name, ...], Different] = ("batch_size", "public_data")
     access: Literal["white", "black"] = "white"
 
 
@@ -202,23 +219,23 @@ class Federation(Strict):
     images a client; label, one of the `groups` of classes a client. Clients that attack hold images of their own.
     """
 
-    clients: int = Field(default=2, ge=1)
-    rounds: int = Field(default=1, ge=1)
-    learning_rate: float = Field(gt=0)
-    steps: int = Field(default=1, ge=1)
-    epochs: int = Field(default=1, ge=1)
-    batch: int | None = Field(default=None, ge=1)
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    decay: float = Field(default=1.0, gt=0)
-    shuffle: bool = True
-    share: float = Field(default=1.0, gt=0, le=1)
-    rule: str = "average"
+    clients: Count = 2
+    rounds: Count = 1
+    learning_rate: Positive
+    steps: Count = 1
+    epochs: Count = 1
+    batch: Count | None = None
+    momentum: Part = 0.0
+    weight_decay: NotNegative = 0.0
+    decay: Positive = 1.0
+    shuffle: Flag = True
+    share: Annotated[Positive, Field(le=1)] = 1.0
+    rule: Name = "average"
     partition: Literal["iid", "classes", "dirichlet", "label"] = "iid"
-    classes_per_client: int | None = Field(default=None, ge=1)
-    beta: float | None = Field(default=None, gt=0)
-    minimum: int = Field(default=1, ge=1)
-    groups: tuple[tuple[int, ...], ...] | None = None
+    classes_per_client: Count | None = None
+    beta: Positive | None = None
+    minimum: Count = 1
+    groups: tuple[tuple[Spot, ...], ...] | None = None
 
     @model_validator(mode="after")
     def _partition_has_its_setting(self) -> Federation:

@@ -4,47 +4,63 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-import tomllib
 import urllib.request
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from leakboard.config import Benchmark
 from leakboard.config.checkout import suites
+from leakboard.config.data_sets import WEIGHTS, read
+from leakboard.config.texts import there
 from leakboard.data.places import DataError, data_root, digest, known_digest, package_folder, verified
+from leakboard.errors import brief
 
 PATIENCE = 30  # seconds without an answer
 
 
-@lru_cache(maxsize=4)
-def _read(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return tomllib.load(file)
-
-
 def _everything() -> dict[str, Any]:
     for folder in suites():
-        if (path := folder / "datasets" / "sources.toml").is_file():
-            return _read(path)
+        if there(path := folder / "datasets" / "sources.toml"):
+            return read(path)
     raise DataError("datasets/sources.toml is not here: run inside a checkout of Leakboard")
 
 
 def sources() -> dict[str, dict[str, Any]]:
     """Data set name -> its entry: title, origin, licence, citation, classes, shape, length, variants, fetch."""
-    return {name: entry for name, entry in _everything().items() if name != "weights"}
+    return {name: entry for name, entry in _everything().items() if name != WEIGHTS}
 
 
 def weight_sources() -> dict[str, dict[str, Any]]:
     """Weight file name -> its entry in sources.toml (title, origin, licence, folders, files)."""
-    return dict(_everything()["weights"])
+    return dict(_everything().get(WEIGHTS, {}))
 
 
 def source(name: str) -> dict[str, Any]:
     """The entry of one data set; raises DataError that lists the names when there is none."""
     known = sources()
     if name not in known:
-        raise DataError(f"no data set named {name!r}; there are {', '.join(known)}")
+        raise DataError(f"no data set named {brief(name)} in datasets/sources.toml; there are {', '.join(known)}")
     return known[name]
+
+
+def refuse_too_many(benchmark: Benchmark, trials: Sequence[int]) -> None:
+    """DataError, before anything runs, where a trial would need images beyond the official number of its data set.
+
+    Of images of one's own, of targets that take turns and of equal labels only the images themselves can tell.
+    """
+    images = benchmark.data
+    if not trials or images.name is None or benchmark.threat.sees == "released" or benchmark.equal_labels is not None:
+        return
+    if (length := source(images.name)["length"].get(images.split)) is None:
+        return
+    room = max(0, length - images.start if images.count is None else min(images.count, length - images.start))
+    last = max(trials)
+    if (needed := (last + 1) * benchmark.batch) > room:
+        raise DataError(
+            f"benchmarks/{benchmark.name}.yaml: {images} has {length:,} images, of which {room:,} are victims; trials "
+            f"up to {last} of {benchmark.batch} need {needed:,}"
+        )
 
 
 def how_to_get(name: str) -> str:

@@ -63,7 +63,9 @@ class Results:
         return trial_lines.read(self.folder(paper, run) / "trials.csv")
 
     def current_lines(self, paper: str, run: str) -> pd.DataFrame:
-        """Those that stand under the present keys; none where the paper does not stand on the benchmark."""
+        """The official trials under the present keys; none where the paper does not stand on the benchmark."""
         lines = self.lines(paper, run)
-        keys = trial_lines.present_keys(paper, self.benchmark(run))
-        return lines[trial_lines.current(lines, keys)].reset_index(drop=True)
+        question = self.benchmark(run)
+        official = lines["trial"] < question.trials
+        keys = trial_lines.present_keys(paper, question)
+        return lines[official & trial_lines.current(lines, keys)].reset_index(drop=True)

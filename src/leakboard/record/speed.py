@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,14 @@ import pandas as pd
 
 from leakboard import config
 from leakboard.config import Scale
-from leakboard.record.trial_lines import RecordError, write_text
+from leakboard.config.texts import state_of, there
+from leakboard.record import cells
+from leakboard.record.cells import EXECUTIONS, RecordError
+from leakboard.record.saving import write_text
 
-EXECUTIONS = ("loop", "stacked", "compiled", "cuda_graph")
+__all__ = ["EXECUTIONS"]
 GAIN = 1.05  # how many times faster than the loop an execution must be to be worth choosing
+SMALLEST = 1e-12  # of what is divided by
 Place = tuple[str, str, str]  # (benchmark, attack, device kind)
 
 
@@ -76,6 +80,22 @@ COLUMNS = (
 )  # fmt: skip
 
 
+POSITIVE, COST = cells.number(SMALLEST, absent=False), cells.number(0, absent=False)
+KINDS: dict[str, cells.Parse] = {
+    "benchmark": cells.name,
+    "attack": cells.name,
+    "device": cells.device,
+    "execution": cells.one_of(EXECUTIONS),
+    "stacked": cells.whole(1, 9999),
+    **{name: POSITIVE for name in ("seconds_per_step", "steps_per_second", "ratio_to_loop", "ratio_to_floor")},
+    **{name: COST for name in ("cpu_seconds_per_step", "warm_up_seconds")},
+    "peak_bytes": cells.whole(),
+    "chosen": cells.flag,
+    **{name: cells.text for name in ("device_name", "torch", "commit")},
+    "threads": cells.whole(1),
+}
+
+
 def path(scale: Scale) -> Path:
     """The table of the checkout: a folder of results made elsewhere has none of its own."""
     return config.root() / "results" / scale / "speed.csv"
@@ -106,36 +126,29 @@ def merged(old: Iterable[Measured], new: Sequence[Measured]) -> list[Measured]:
 
 def read(file: Path) -> list[Measured]:
     """The rows of a `speed.csv`, none where there is no file; RecordError names file and line."""
-    if not file.exists():
-        return []
-    status = file.stat()
-    return list(_read(file, status.st_mtime_ns, status.st_size, status.st_ino))
+    return list(_read(file, *state_of(file))) if there(file) else []
 
 
 @functools.lru_cache(maxsize=64)
 def _read(file: Path, *state: int) -> tuple[Measured, ...]:
     """Parsed once for each state of the file."""
-    with file.open(newline="") as lines:
-        return tuple(_parsed(file, number, row) for number, row in enumerate(csv.DictReader(lines), 2))
-
-
-def _parsed(file: Path, line: int, row: dict[str, Any]) -> Measured:
-    kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "bool": _truth}
-    try:
-        fields = {field.name: kinds[str(field.type)](row[field.name]) for field in dataclasses.fields(Measured)}
-        if (
-            fields["stacked"] < 1
-            or fields["execution"] not in EXECUTIONS
-            or (fields["execution"] == "loop" and fields["stacked"] > 1)
-        ):
-            raise ValueError(f"no execution {fields['execution']!r} of {fields['stacked']} trials")
-    except (KeyError, ValueError, TypeError) as error:
-        raise RecordError(f"{file}:{line}: found {error}, expected what `make speed` writes") from None
-    return Measured(**fields)
-
-
-def _truth(cell: str) -> bool:
-    return {"true": True, "false": False}[cell]
+    columns, lines = cells.table(file, COLUMNS, COLUMNS)
+    values = cells.typed(file, columns, lines, KINDS)
+    fields = [field.name for field in dataclasses.fields(Measured)]
+    listed = zip(*(values[name] for name in fields), strict=True)
+    rows = [Measured(**dict(zip(fields, one, strict=True))) for one in listed]
+    cells.refuse_twice(file, lines, [(*row.place, row.label) for row in rows])
+    chosen: set[Place] = set()
+    for (at, _), row, steps in zip(lines, rows, values["steps_per_second"], strict=True):
+        if row.execution == "loop" and row.stacked > 1:
+            raise RecordError(f"{file}:{at}: found stacked {row.stacked} of a loop, expected 1")
+        if not math.isclose(steps, row.steps_per_second, rel_tol=1e-4):
+            wanted = f"{row.steps_per_second:.6g}, one by seconds_per_step"
+            raise RecordError(f"{file}:{at}: found steps_per_second {steps:g}, expected {wanted}")
+        if row.chosen and row.place in chosen:
+            raise RecordError(f"{file}:{at}: found a second row of {' '.join(row.place)} chosen, expected one")
+        chosen |= {row.place} if row.chosen else set()
+    return tuple(rows)
 
 
 def write(file: Path, rows: Iterable[Measured]) -> None:

@@ -13,8 +13,6 @@ import functools
 import hashlib
 import io
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,13 @@ import numpy as np
 import pandas as pd
 
 import leakboard
-from leakboard.config import Benchmark, digest, params, root
-from leakboard.errors import Fault
-from leakboard.metrics import MEASURED
+from leakboard.config import SCALES, Benchmark, digest, params, root
+from leakboard.config.texts import bytes_of, state_of, there
+from leakboard.errors import brief
+from leakboard.metrics import MEASURED, RATES, REACHED
+from leakboard.record import cells
+from leakboard.record.cells import RecordError
+from leakboard.record.saving import write_text
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -55,11 +57,31 @@ ORDER = ("variant", "device_kind", "execution", "trial")
 STATUSES = ("ok", "failed", "timeout", "out_of_memory", "skipped")
 FAILURES = ("failed", "timeout", "out_of_memory")
 
+
 Key = tuple[str, str, str, int]
-
-
-class RecordError(Fault, ValueError):
-    """A `trials.csv` is damaged; the message names file, line, what was found and what was expected."""
+ALIKE: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int, float), float: (int, float), str: (str,)}
+NEVER_NEGATIVE = _names("seconds prepare_seconds peak_bytes evaluations mse")
+KINDS: dict[str, cells.Parse] = {
+    **{name: cells.text for name in TEXTS},
+    **{name: cells.whole() for name in INTEGERS},
+    **{name: cells.number() for name in MEASURED},
+    **{name: cells.number(0) for name in NEVER_NEGATIVE},
+    **{name: cells.number(0, 1) for name in RATES},
+    **{name: cells.number(0, endless=True) for name in (*REACHED, "gradient_norm")},
+    **{name: cells.number(endless=True) for name in ("loss", "restarts")},  # what an attack says of itself
+    **{name: cells.name for name in ("attack", "variant", "benchmark")},
+    **{name: cells.sha for name in ("attack_sha", "settings_hash", "benchmark_hash")},
+    **{name: cells.sha_if_any for name in ("victim_sha", "model_sha", "reconstruction_sha")},
+    "benchmark_version": cells.whole(1),
+    "scale": cells.one_of(SCALES),
+    "status": cells.one_of(STATUSES),
+    "device_kind": cells.device,
+    "execution": cells.matching(cells.EXECUTION, f"one of {', '.join(cells.EXECUTIONS)}, or of them x a number"),
+    "threads": cells.number(1),
+    "dirty": cells.flag,
+    "mse_each": cells.numbers(0),
+    "psnr_each": cells.numbers(),
+}
 
 
 def frame(lines: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
@@ -115,69 +137,20 @@ def numbers(cell: str) -> np.ndarray:
 
 def read(path: Path) -> pd.DataFrame:
     """The lines of one `trials.csv`; a missing file is an empty frame. RecordError says where the file is damaged."""
-    try:
-        status = Path(path).stat()
-    except FileNotFoundError:
+    path = Path(path)
+    if not there(path):
         return frame()
-    return _read(Path(path), status.st_mtime_ns, status.st_size, status.st_ino).copy()
+    return _read(path, *state_of(path)).copy()
 
 
 @functools.lru_cache(maxsize=512)
 def _read(path: Path, *state: int) -> pd.DataFrame:
-    """Parsed once for each state of the file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: byte {error.start} is not UTF-8 text") from None
-    if not text.endswith("\n"):
-        line = text.count("\n") + 1
-        raise RecordError(f"{path}:{line}: found a line without its end, expected a line feed: the file was cut off")
-    header, *body = _cells(path, text)
-    _check_header(path, header)
-    columns = {name: [_parsed(path, at, name, row[index]) for at, row in body] for index, name in enumerate(header[1])}
-    absent = {name: [cell(name, None)] * len(body) for name in COLUMNS if name not in columns}
-    return _typed({**columns, **absent})
-
-
-def _cells(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of every line; all have as many cells as the header."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        for row in reader:
-            if rows and len(row) != len(rows[0][1]):
-                raise RecordError(f"{path}:{reader.line_num}: found {len(row)} cells, expected {len(rows[0][1])}")
-            rows.append((reader.line_num, row))
-    except csv.Error as error:
-        raise RecordError(f"{path}:{reader.line_num}: found {error}, expected a CSV line") from None
-    return rows
-
-
-def _check_header(path: Path, header: tuple[int, list[str]]) -> None:
-    """Columns that the suite gained later may lack; those that say what a line is may not."""
-    names = header[1]
-    unknown = [name for name in names if name not in COLUMNS]
-    lacking = [name for name in (*IDENTITY, "status") if name not in names]
-    if unknown or len(set(names)) != len(names):
-        raise RecordError(f"{path}:1: found column {unknown or 'twice'}, expected {', '.join(COLUMNS)}")
-    if lacking:
-        raise RecordError(f"{path}:1: found no column {', '.join(lacking)}, expected {', '.join(COLUMNS)}")
-
-
-def _parsed(path: Path, line: int, name: str, cell: str) -> Any:
-    try:
-        if name == "status" and cell not in STATUSES:
-            raise ValueError(f"one of {', '.join(STATUSES)}")
-        if name in ("mse_each", "psnr_each"):
-            numbers(cell)
-        if name in TEXTS:
-            return cell
-        if name in FLAGS:
-            return {"true": True, "false": False, "": False}[cell]
-        return int(cell) if name in INTEGERS else float(cell or "nan")
-    except (ValueError, KeyError) as error:
-        wanted = str(error) if name == "status" else "true or false" if name in FLAGS else "a number"
-        raise RecordError(f"{path}:{line}: found {name} {cell!r}, expected {wanted}") from None
+    """Parsed once for each state of the file. Columns that the suite gained later may lack, those of a key may not."""
+    columns, lines = cells.table(path, COLUMNS, (*IDENTITY, "status"))
+    found = cells.typed(path, columns, lines, KINDS)
+    cells.refuse_twice(path, lines, list(zip(*(found[name] for name in PLACE), strict=True)))
+    absent = {name: [cell(name, None)] * len(lines) for name in COLUMNS if name not in columns}
+    return _typed({**found, **absent})
 
 
 def write(path: Path, lines: pd.DataFrame) -> None:
@@ -200,21 +173,6 @@ def _text(name: str, value: Any) -> str:
     if name in TEXTS:
         return " ".join(str(value).split())
     return str(int(value)) if name in INTEGERS else number_text(float(value))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomic: a reader, or a run killed half-way, sees the old file or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def merge(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
@@ -260,8 +218,8 @@ def missing(
 
 
 def attack_sha(path: Path) -> str:
-    """12 hex digits of the sha256 of an attack's source file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    """12 hex digits of the sha256 of an attack's source file; RecordError where that cannot be read."""
+    return hashlib.sha256(bytes_of(Path(path), RecordError)).hexdigest()[:12]
 
 
 def present_keys(paper: str, benchmark: Benchmark) -> dict[str, Key]:
@@ -276,8 +234,16 @@ def present_keys(paper: str, benchmark: Benchmark) -> dict[str, Key]:
 
 
 def settings_hash(attack: Path, settings: Mapping[str, Any]) -> str:
-    """12 hex digits over the settings that differ from the defaults in the attack's source."""
+    """12 hex digits over the settings that differ from the defaults in the attack's source.
+
+    RecordError where one is of another kind than its default.
+    """
     defaults = _defaults(attack, attack_sha(attack))
+    for name, value in settings.items():
+        kinds = ALIKE.get(type(defaults.get(name)))
+        if kinds is not None and type(value) not in kinds:
+            expected = f"one like its default {defaults[name]!r}"
+            raise RecordError(f"{attack}: found {brief(value)} as the setting {name}, expected {expected}")
     return digest({name: value for name, value in settings.items() if name not in defaults or defaults[name] != value})
 
 
@@ -285,7 +251,7 @@ def settings_hash(attack: Path, settings: Mapping[str, Any]) -> str:
 def _defaults(attack: Path, sha: str) -> dict[str, Any]:
     """The defaults of the attack's fields, read without running it; one that is no literal is taken to differ."""
     found: dict[str, Any] = {}
-    for node in ast.walk(ast.parse(attack.read_text())):
+    for node in ast.walk(_tree(attack)):
         if not isinstance(node, ast.ClassDef) or not any(_is_reconstruct(part) for part in node.body):
             continue
         for part in node.body:
@@ -293,6 +259,17 @@ def _defaults(attack: Path, sha: str) -> dict[str, Any]:
                 with contextlib.suppress(ValueError):
                     found[part.target.id] = ast.literal_eval(part.value)
     return found
+
+
+def _tree(attack: Path) -> ast.Module:
+    """RecordError where a source is no Python."""
+    try:
+        return ast.parse(bytes_of(attack, RecordError))  # which may declare another encoding
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, RecordError):
+            raise
+        line, said = getattr(error, "lineno", None) or 1, getattr(error, "msg", None) or str(error) or "too deep"
+        raise RecordError(f"{attack}:{line}: found {said}, expected Python") from None
 
 
 def _is_reconstruct(part: ast.stmt) -> bool:

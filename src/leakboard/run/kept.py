@@ -1,33 +1,111 @@
-"""What a stage keeps beside its lines: quality curves (committed), reconstructions (not), and the grid of them."""
+"""What is kept of trials: lines and quality curves (committed), reconstructions (not), and the grid of them.
+
+Several runs may save into one place at once, and any of them may be killed at any moment. So every save is alone in it,
+starts from what lies there now, and writes the lines last: a trial without its line is run again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
 from leakboard.board import figures
-from leakboard.record import trial_lines
+from leakboard.record import saving, trial_lines
 from leakboard.threat import Reconstruction
+
+if TYPE_CHECKING:
+    from leakboard.run.trial import Outcome
 
 GRID = 8  # images shown per variant
 CURVE = ["variant", "trial", "device_kind", "step", "evaluations", "seconds", "loss", "mse", "psnr"]
 PLACE = ["variant", "trial", "device_kind"]
+SAME = (*trial_lines.PLACE, *trial_lines.KEY)  # two lines alike in these are of the same trial, run twice
 Pictures = tuple[np.ndarray, np.ndarray]  # truth and reconstruction of one trial, each (B, C, H, W)
 Gallery = dict[str, dict[int, Pictures]]  # variant -> trial -> pictures
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the trials of one attack on one benchmark are kept. folder: of lines, curves and the grid of pictures."""
+
+    folder: Path
+    reconstructions: Path
+
+    @property
+    def file(self) -> Path:
+        """The lines."""
+        return self.folder / "trials.csv"
+
+    @property
+    def curves(self) -> Path:
+        return self.folder / "curve.csv"
+
+    def alone(self) -> AbstractContextManager[None]:
+        """No other process saves here meanwhile. The lock lies beside the reconstructions, never among the results."""
+        return saving.alone(self.reconstructions.with_name(f"{self.reconstructions.name}.lock"))
+
+    def prepare(self) -> None:
+        """Before a run: what a killed one left half written goes; SaveError where nothing can be saved."""
+        with self.alone():
+            saving.prepare(self.folder)
+            saving.prepare(self.reconstructions)
+
+    def save(self, outcomes: Sequence[Outcome], outdated: pd.DataFrame, shown: Collection[int] = range(GRID)) -> None:
+        """Take these trials in. A trial that another run has saved here under the same key stays as it is.
+
+        outdated: lines that go, if they are still there, with their curves. shown: trials whose pictures are kept.
+        """
+        with saving.uncut(), self.alone():
+            there = _without(trial_lines.read(self.file), outdated, outdated.columns)
+            lines = trial_lines.frame([outcome.line for outcome in outcomes])
+            new = _outside(lines, there, SAME)
+            chosen = [outcome for outcome, is_new in zip(outcomes, new, strict=True) if is_new]
+            for one in chosen:
+                pictures = one.pictures if one.line["trial"] in shown else None
+                keep(self.reconstructions, one.line["variant"], one.line["trial"], one.got, pictures)
+            self.write(there, lines[new], curve_rows(one.curve for one in chosen))
+            if len(outdated):
+                orphans = outdated[_outside(outdated, trial_lines.read(self.file), PLACE)]
+                write_curves(self.curves, _without(read_curves(self.curves), orphans, PLACE))
+
+    def write(self, old: pd.DataFrame, new: pd.DataFrame, curves: pd.DataFrame) -> None:
+        """New lines, and those of `curves` that are theirs, beside the old lines and the curves that lie here.
+
+        For who is alone here. The lines come last: a kill before leaves trials that run again, one after costs nothing.
+        """
+        older, theirs = _without(read_curves(self.curves), new, PLACE), curves[~_outside(curves, new, PLACE)]
+        write_curves(self.curves, merged_curves(older, theirs))
+        trial_lines.write(self.file, trial_lines.merge(old, new))
+
+
+def _without(rows: pd.DataFrame, gone: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    return rows[_outside(rows, gone, names)] if len(gone) else rows
+
+
+def _outside(rows: pd.DataFrame, others: pd.DataFrame, names: Iterable[str]) -> np.ndarray:
+    """(len(rows),) truth values: which rows differ from all others in what these columns say."""
+    texts = (one[list(names)].astype(str).fillna("") for one in (rows, others))
+    listed, there = (one.itertuples(index=False, name=None) for one in texts)
+    taken = set(there)
+    return np.array([row not in taken for row in listed], dtype=bool)
+
+
 def read_curves(path: Path) -> pd.DataFrame:
-    return (
-        pd.read_csv(path, dtype={"variant": str, "device_kind": str}) if path.exists() else pd.DataFrame(columns=CURVE)
-    )
+    if not path.exists():
+        return pd.DataFrame(columns=CURVE)
+    return pd.read_csv(path, dtype={"variant": str, "device_kind": str})
 
 
 def write_curves(path: Path, curves: pd.DataFrame) -> None:
-    trial_lines.write_text(path, curves.to_csv(index=False, float_format="%.6g"))
+    saving.write_text(path, curves.to_csv(index=False, float_format="%.6g"))
 
 
 def merged_curves(curves: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
@@ -35,9 +113,7 @@ def merged_curves(curves: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     if new.empty:
         return curves
     if len(curves):
-        fresh = set(new[PLACE].itertuples(index=False, name=None))
-        older = [row in fresh for row in curves[PLACE].itertuples(index=False, name=None)]
-        new = pd.concat([curves[~np.array(older)], new], ignore_index=True)
+        new = pd.concat([_without(curves, new, PLACE), new], ignore_index=True)
     return new.sort_values([*PLACE, "step"], kind="stable", ignore_index=True)
 
 
@@ -46,21 +122,19 @@ def curve_rows(rows: Iterable[Sequence[Mapping]]) -> pd.DataFrame:
 
 
 def keep(folder: Path, variant: str, trial: int, got: Reconstruction | None, pictures: Pictures | None) -> None:
-    """Keep what was handed in, and of the first trials the pictures, so that nothing need be attacked again to be seen
-    or to be scored by another metric.
+    """Keep what was handed in, and the pictures if there are, so that nothing need be attacked again to be seen or to
+    be scored by another metric.
     """
     if got is None:
         return
     arrays = {"images": got.images.numpy()}
     if got.labels is not None:
         arrays["labels"] = got.labels.numpy()
-    if pictures is not None and trial < GRID:
+    if pictures is not None:
         arrays |= {"true": pictures[0], "shown": pictures[1]}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{variant}-{trial}.npz"
-    with path.with_suffix(".part").open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    path.with_suffix(".part").replace(path)
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    saving.write_bytes(folder / f"{variant}-{trial}.npz", content.getvalue())
 
 
 def kept(folder: Path, variant: str, trial: int) -> Reconstruction | None:
@@ -73,11 +147,11 @@ def kept(folder: Path, variant: str, trial: int) -> Reconstruction | None:
         return Reconstruction(torch.from_numpy(arrays["images"]), labels)
 
 
-def gallery(folder: Path, variants: Iterable[str]) -> Gallery:
-    """The pictures of the first trials that are here, in the order of the variants."""
+def gallery(folder: Path, variants: Iterable[str], shown: Iterable[int] = range(GRID)) -> Gallery:
+    """The pictures that are here of these trials, in the order of the variants."""
     found: Gallery = {name: {} for name in variants}
     for name, trials in found.items():
-        for trial in range(GRID):
+        for trial in shown:
             path = folder / f"{name}-{trial}.npz"
             if path.exists():
                 with np.load(path, allow_pickle=False) as arrays:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from leakboard.attack.untouched import sha_of
 from leakboard.metrics import METRICS
-from leakboard.record import trial_lines
+from leakboard.record import saving, trial_lines
 from leakboard.run import kept
 from leakboard.run.judgement import judged
 from leakboard.run.stage import Stage, derive
 from leakboard.victim.secrets import secret
 
 JUDGED = tuple(name for name, metric in METRICS.items() if metric.truth in ("images", "labels", "classes"))
+Name = tuple[Any, ...]
 
 
 def rescore(stage: Stage) -> tuple[int, int]:
@@ -22,18 +24,32 @@ def rescore(stage: Stage) -> tuple[int, int]:
 
     Only what the line itself names by its hash is judged: a reconstruction of another run is not here.
     """
-    path = stage.folder / "trials.csv"
-    lines = trial_lines.read(path)
+    lines = trial_lines.read(stage.place.file)
     current = trial_lines.current(lines, trial_lines.present_keys(stage.paper, stage.benchmark))
     ran = lines[current & (lines["status"] != "skipped")]
-    renewed = {index: scores for index, line in ran.iterrows() if (scores := _scores(stage, line)) is not None}
+    renewed = {_name(line): scores for _, line in ran.iterrows() if (scores := _scores(stage, line)) is not None}
     if renewed:
-        judged_again = pd.DataFrame.from_dict(renewed, orient="index")
-        for name in judged_again:
-            lines.loc[judged_again.index, name] = judged_again[name]
-        trial_lines.write(path, lines)
+        _renew(stage, renewed)
         derive(stage)
     return len(renewed), len(ran) - len(renewed)
+
+
+def _renew(stage: Stage, renewed: Mapping[Name, Mapping[str, Any]]) -> None:
+    """Judging takes its time: the lines that lie there by now get the scores that are theirs."""
+    with saving.uncut(), stage.place.alone():
+        lines = trial_lines.read(stage.place.file)
+        names = {index: _name(line) for index, line in lines.iterrows()}
+        judged_again = pd.DataFrame.from_dict(
+            {index: renewed[name] for index, name in names.items() if name in renewed}, orient="index"
+        )
+        for metric in judged_again:
+            lines.loc[judged_again.index, metric] = judged_again[metric]
+        trial_lines.write(stage.place.file, lines)
+
+
+def _name(line: pd.Series) -> Name:
+    """What a line is about, and what was handed in."""
+    return tuple(line[[*trial_lines.IDENTITY, "reconstruction_sha"]])
 
 
 def _scores(stage: Stage, line: pd.Series) -> dict[str, Any] | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from leakboard.config import SCALES, ConfigError
-from leakboard.record import trial_lines
+from leakboard.record import saving, trial_lines
 from leakboard.record.results import Results
 from leakboard.run import kept
-from leakboard.run.stage import derive, stages
+from leakboard.run.stage import Stage, derive, stages
 
 
 def merge(folders: Sequence[Path], top: Path | None = None) -> list[str]:
@@ -23,25 +23,24 @@ def merge(folders: Sequence[Path], top: Path | None = None) -> list[str]:
     for scale in SCALES:
         into, shares = Results.at(scale, top), [Results.at(scale, folder) for folder in folders]
         for stage in stages(into, None, None):
-            place = stage.paper, stage.benchmark.name
-            there = [share for share in shares if (share.folder(*place) / "trials.csv").exists()]
-            for share in there:
-                _take(share, into, *place)
-            if there:
+            everywhere = [replace(stage, results=share) for share in shares]
+            parts = [share for share in everywhere if share.place.file.exists()]
+            for share in parts:
+                _take(share, stage)
+            if parts:
                 derive(stage)
-                done.append(f"{scale} {' '.join(place)}")
+                done.append(f"{scale} {stage.paper} {stage.benchmark.name}")
     if not done:
         raise ConfigError(f"no results of any paper in {', '.join(map(str, folders))}; expected what `--out` wrote")
     return done
 
 
-def _take(share: Results, into: Results, paper: str, board: str) -> None:
+def _take(share: Stage, into: Stage) -> None:
     """One paper's lines, curves and reconstructions on one board."""
-    here, there = into.folder(paper, board), share.folder(paper, board)
-    curves = kept.merged_curves(kept.read_curves(here / "curve.csv"), kept.read_curves(there / "curve.csv"))
-    if len(curves):
-        kept.write_curves(here / "curve.csv", curves)
-    trial_lines.write(here / "trials.csv", trial_lines.merge(into.lines(paper, board), share.lines(paper, board)))
-    pictures = share.reconstructions(paper, board)
-    if pictures.is_dir():
-        shutil.copytree(pictures, into.reconstructions(paper, board), dirs_exist_ok=True)
+    here, there = into.place, share.place
+    lines = trial_lines.read(there.file)  # first: whatever belongs to these lines was there before them
+    with here.alone():
+        for source in sorted(there.reconstructions.glob("*.npz")):
+            saving.write_bytes(here.reconstructions / source.name, source.read_bytes())
+        with saving.uncut():
+            here.write(trial_lines.read(here.file), lines, kept.read_curves(there.curves))

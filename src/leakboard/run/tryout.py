@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from leakboard import config
+from leakboard import ENGINE, config
 from leakboard.board import tables
 from leakboard.board.readable import shown
 from leakboard.config import Benchmark
@@ -15,10 +15,8 @@ from leakboard.record import trial_lines
 from leakboard.record.results import Results
 from leakboard.run import kept
 from leakboard.run.jobs import Rows
-from leakboard.run.stage import Report, died_twice
+from leakboard.run.opened import Opened, Report, failed_rows, run_all
 from leakboard.run.trained import train
-from leakboard.run.trial import Job, Outcome, attempt_group
-from leakboard.run.workers import spread
 
 
 def rows_of(attack: str, benchmark: Benchmark, device: str) -> Rows:
@@ -34,35 +32,61 @@ def rows_of(attack: str, benchmark: Benchmark, device: str) -> Rows:
     return Rows(path.stem, path, 0, {"default": {}}, benchmark, device)
 
 
-def board_with(
+def tried(
     attack: str,
     benchmark: Benchmark,
     trials: range | None,
     device: str,
     workers: int | Literal["ray"],
     report: Report,
-) -> tuple[pd.DataFrame, Path]:
-    """(the board with the attack's rows in it, the picture of its reconstructions)."""
+) -> tuple[pd.DataFrame, Path, list[str]]:
+    """(the board with the attack's rows in it, the picture of its reconstructions, why rows failed throughout).
+
+    A call that was interrupted goes on where it stood, as long as file, settings, benchmark and engine are the same;
+    what an attack's file imports from beside it is not looked at. A call that has ended starts anew.
+    """
     rows = rows_of(attack, benchmark, device)
     chosen = range(benchmark.trials) if trials is None else trials
     train(rows.attacks())  # a file that is no attack fails here, once, and not in every worker
-    whole = rows.groups(dict.fromkeys(rows.variants, chosen))
-    groups = [tuple(job for job in group if job.trial in chosen) for group in whole]
-    outcomes: list[tuple[Job, Outcome]] = []
-    for group, ends in spread(attempt_group, groups, workers, died_twice):
-        outcomes += zip(group, ends, strict=True)
-        report(f"{rows.attack} {benchmark.name}", len(outcomes), len(chosen) * len(rows.variants))
-    outcomes.sort(key=lambda pair: (pair[0].variant, pair[0].trial))
     folder = config.root() / "build" / "runs" / rows.attack / benchmark.name
-    lines = trial_lines.frame([outcome.line for _, outcome in outcomes])
-    trial_lines.write(folder / "trials.csv", lines)
-    pictures: kept.Gallery = {}
-    for job, outcome in outcomes:
-        if outcome.pictures is not None:
-            pictures.setdefault(job.variant, {})[job.trial] = outcome.pictures
-    kept.draw_grid(folder / "grid.png", pictures)
+    place = kept.Place(folder, folder / "reconstructions")
+    place.prepare()
+    run_all([_opened(rows, place, chosen)], workers, report)
+    lines = trial_lines.read(place.file)
+    asked = (lines["device_kind"] == rows.device_kind) & lines["trial"].isin(chosen)
+    lines = lines[trial_lines.current(lines, keys_of(rows)) & asked].reset_index(drop=True)
+    kept.draw_grid(folder / "grid.png", _pictures(place, lines, rows, chosen))
     board = tables.board_around(Results.at(benchmark.scale), benchmark.name, lines)
-    return narrow(shown(board, benchmark)), folder / "grid.png"
+    return narrow(shown(board, benchmark)), folder / "grid.png", failed_rows(lines)
+
+
+def keys_of(rows: Rows) -> dict[str, trial_lines.Key]:
+    """The key of every variant, from the file as it lies there now."""
+    source, asked = trial_lines.attack_sha(rows.path), rows.benchmark.hash
+    settings = {name: trial_lines.settings_hash(rows.path, dict(chosen)) for name, chosen in rows.variants.items()}
+    return {name: (source, digits, asked, ENGINE) for name, digits in settings.items()}
+
+
+def _opened(rows: Rows, place: kept.Place, chosen: range) -> Opened:
+    """What lacks, or everything where nothing does. Groups are cut to what lacks: nobody waits for trials unasked."""
+    lines, keys = trial_lines.read(place.file), keys_of(rows)
+    where = rows.device_kind, str(rows.execution)
+    absent = {name: trial_lines.missing(lines, name, key, chosen, *where) for name, key in keys.items()}
+    outdated = lines[~trial_lines.current(lines, keys)]
+    if not any(absent.values()):
+        absent, outdated = {name: list(chosen) for name in keys}, lines
+    wanted = {(variant, trial) for variant, listed in absent.items() for trial in listed}
+    cut = [tuple(job for job in group if (job.variant, job.trial) in wanted) for group in rows.groups(absent)]
+    return Opened(f"{rows.attack} {rows.benchmark.name}", place, cut, wanted, outdated, chosen[: kept.GRID])
+
+
+def _pictures(place: kept.Place, lines: pd.DataFrame, rows: Rows, chosen: range) -> kept.Gallery:
+    """Of the trials that ran; what lies there of others is older."""
+    ran = lines[lines["status"] != "skipped"]
+    there = set(zip(ran["variant"], ran["trial"], strict=True))
+    found = kept.gallery(place.reconstructions, rows.variants, chosen[: kept.GRID])
+    fitting = {name: {t: shown for t, shown in one.items() if (name, t) in there} for name, one in found.items()}
+    return {name: one for name, one in fitting.items() if one}
 
 
 def narrow(board: pd.DataFrame) -> pd.DataFrame:

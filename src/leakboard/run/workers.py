@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import multiprocessing.util
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Literal, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 from leakboard.run import cluster
 
 T = TypeVar("T")
 R = TypeVar("R")
+OF_A_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 
 
 def spread(
@@ -57,12 +61,14 @@ def _pooled(
     """Hands out one job per worker and one to spare; `running` shows which are under way when the pool breaks."""
     context = multiprocessing.get_context("spawn")
     waiting = iter(list(chosen))
-    pool = ProcessPoolExecutor(min(workers, len(chosen)), mp_context=context, initializer=_settle)
+    with _deaf():
+        pool = ProcessPoolExecutor(min(workers, len(chosen)), mp_context=context, initializer=_settle)
     processes = pool._processes
     try:
         while True:
             while len(running) <= workers and (index := next(waiting, None)) is not None:
-                running[pool.submit(work, jobs[index])] = index
+                with _deaf():
+                    running[pool.submit(work, jobs[index])] = index
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -74,11 +80,23 @@ def _pooled(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _settle() -> None:
-    """One thread per worker; Ctrl-C is the parent's business, and a worker ends when its parent is gone."""
-    import signal
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started in here never hears Ctrl-C nor the end of its terminal, which reach all processes of a
+    group: they are the parent's business, from the first moment on. This process hears them after the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_A_TERMINAL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+def _settle() -> None:
+    """One thread per worker, which ends when its parent is gone, and not with its terminal."""
+    for number in OF_A_TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _leave())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from leakboard.run import machine
@@ -91,4 +109,13 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """The end of a worker: of the attacks' processes first, and of what lies in its temporary folders."""
+    from leakboard.run import box
+
+    box.end_all()
+    multiprocessing.util._exit_function()  # type: ignore[attr-defined]
+    os._exit(1)

@@ -1,9 +1,14 @@
-"""What the attack is after, and what anybody may have instead."""
+"""What the attack is after, and what anybody may have instead.
+
+The first trials of a benchmark are its official ones, which boards report. The images of those after them are for
+tuning: development victims.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +18,10 @@ from torch import Tensor
 from leakboard.config import Benchmark
 from leakboard.data import DataError, Dataset, Slice, refuse_overlap, select
 from leakboard.data.loading import dataset_of
+from leakboard.recipes.trained import needs_of
 from leakboard.threat import Public
+
+MOST = 100  # development trials, where nobody asks for another number
 
 
 @dataclass(frozen=True)
@@ -43,17 +51,27 @@ def secret(benchmark: Benchmark, trial: int) -> Secret:
 
 def _positions(benchmark: Benchmark, trial: int) -> Sequence[int] | np.ndarray:
     """The official positions of one trial's images. DataError where one of them is public."""
-    victims = dataset_of(benchmark.data)
-    if benchmark.threat.sees == "released":
-        classes = benchmark.data.classes or range(victims.classes)
-        return _of_class(benchmark, classes[trial % len(classes)])
-    if benchmark.equal_labels is not None:
-        return _with_equal_labels(victims, benchmark, benchmark.equal_labels, trial)
-    chosen = _in_order(benchmark, trial)
-    if benchmark.public_images is not None:
-        hidden = Slice(victims, chosen)
+    victims, chosen = dataset_of(benchmark.data), _asked_for(benchmark, trial)
+    in_order = benchmark.threat.sees != "released" and benchmark.equal_labels is None
+    if in_order and benchmark.public_images is not None:
+        hidden = Slice(victims, np.asarray(chosen))
         refuse_overlap({f"{benchmark.name}: the images of trial {trial}": hidden, "public images": _pool(benchmark)})
     return chosen
+
+
+def _asked_for(benchmark: Benchmark, trial: int) -> Sequence[int] | np.ndarray:
+    """The positions that are a trial's by its number, whoever else has them."""
+    if benchmark.threat.sees == "released":
+        classes = _targets(benchmark)
+        return _of_class(benchmark, classes[trial % len(classes)])
+    if benchmark.equal_labels is not None:
+        return _with_equal_labels(dataset_of(benchmark.data), benchmark, benchmark.equal_labels, trial)
+    return _in_order(benchmark, trial)
+
+
+def _targets(benchmark: Benchmark) -> Sequence[int]:
+    """The classes that take turns where a model is released."""
+    return benchmark.data.classes or range(dataset_of(benchmark.data).classes)
 
 
 def _in_order(benchmark: Benchmark, trial: int) -> np.ndarray:
@@ -125,3 +143,94 @@ def public(benchmark: Benchmark) -> Public | None:
 def shape_and_classes(benchmark: Benchmark) -> tuple[tuple[int, int, int], int]:
     victims = dataset_of(benchmark.data)
     return victims.shape, victims.classes
+
+
+def official_among(benchmark: Benchmark, asked: range | None) -> range:
+    """The trials that boards report, of those that are asked for; None asks for all."""
+    return range(benchmark.trials) if asked is None else range(asked.start, min(asked.stop, benchmark.trials))
+
+
+def official_trials(benchmark: Benchmark, asked: range | None) -> range:
+    """`official_among`; DataError where that is none."""
+    found = official_among(benchmark, asked)
+    if asked and not found:
+        raise DataError(
+            f"{benchmark.name} has {benchmark.trials} trials at {benchmark.scale} scale, the first one is 0; trial "
+            f"{asked[0]} is none of them. To tune, `leakboard run ATTACK {benchmark.name} --victims development`"
+        )
+    return found
+
+
+def development_trials(benchmark: Benchmark, most: int = MOST) -> range:
+    """Trials to tune on: numbers after the official ones, whose victims no board reports.
+
+    The order is that of the official trials, whose numbering goes on. Taken is the longest run of trials whose images
+    are all here, neither public nor in a training set of the benchmark's victim or evaluator; of long ones the first
+    `most`. Where a model is released its classes are the targets: development is on those that no official trial aims
+    at. DataError where there are none.
+    """
+    taken, best, run = _taken(benchmark), range(0), range(0)
+    for trial, chosen in _further(benchmark):
+        if np.isin(chosen, taken).any():
+            continue
+        run = range(run.start if trial == run.stop else trial, trial + 1)
+        best = max(best, run, key=len)
+        if len(best) == most:
+            break
+    if not best:
+        raise DataError(_none_left(benchmark, len(taken)))
+    return best
+
+
+def development_slice(benchmark: Benchmark, trials: Sequence[int]) -> Slice:
+    """All images of these trials."""
+    positions = [np.asarray(_asked_for(benchmark, trial)) for trial in trials]
+    return Slice(dataset_of(benchmark.data), np.unique(np.concatenate(positions)))
+
+
+def _further(benchmark: Benchmark) -> Iterator[tuple[int, np.ndarray]]:
+    """(trial, its positions) after the official ones, of all whose images are here."""
+    here, released = dataset_of(benchmark.data).available, benchmark.threat.sees == "released"
+    for trial in itertools.count(benchmark.trials):
+        if released and trial >= len(_targets(benchmark)):
+            return
+        try:
+            chosen = np.asarray(_asked_for(benchmark, trial))
+        except DataError:
+            if released:  # a class with too few images; the next one may have more
+                continue
+            return
+        if not len(here) or chosen.min() > here[-1]:
+            return
+        if np.isin(chosen, here).all():
+            yield trial, chosen
+
+
+def _taken(benchmark: Benchmark) -> np.ndarray:
+    """Positions in the victims' split that are public, or that the benchmark's victim or evaluator is trained on.
+
+    What a released model gives away is what it was trained on: there they are what is asked for.
+    """
+    victims = dataset_of(benchmark.data)
+    sections = [] if benchmark.public_images is None else [benchmark.public_images]
+    if benchmark.threat.sees != "released":
+        sections += [need.recipe.trained_on for need in needs_of(benchmark)]
+    found = [np.empty(0, dtype=np.int64)]
+    for other in (select(images) for images in sections if images.split == victims.split):
+        if other.dataset.origin == victims.origin:  # of a lossy copy, nobody knows which image is which
+            found.append(other.positions if other.dataset.name == victims.name else victims.available)
+    return np.unique(np.concatenate(found))
+
+
+def _none_left(benchmark: Benchmark, taken: int) -> str:
+    if benchmark.threat.sees == "released":
+        aims = min(benchmark.trials, len(_targets(benchmark)))
+        said = f"{len(_targets(benchmark))} classes of {benchmark.data} can be targets, {aims} of them are official"
+    else:
+        official, here = benchmark.trials * benchmark.batch, len(dataset_of(benchmark.data).available)
+        others = f", {taken:,} are public or trained on" if taken else ""
+        said = f"{here:,} images of {benchmark.data} are here, {official:,} of them are official victims{others}"
+    return (
+        f"{benchmark.name} has no development victims at {benchmark.scale} scale: {said}, and a trial takes "
+        f"{benchmark.batch}"
+    )
