@@ -204,7 +204,7 @@ class Threat(Strict):
     attacker: Literal["server", "client", "outsider"] = "server"
     conduct: Literal["honest", "malicious"] = "honest"
     sees: Sees = "gradient"
-    knows: Annotated[tuple[Name, ...], Different] = ("batch_size", "public_data")
+    knows: Annotated[tuple[str, ...], Different] = ("batch_size", "public_data")
     access: Literal["white", "black"] = "white"
 
 
