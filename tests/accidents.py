@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from leakboard import cli
 from leakboard.attack.untouched import sha_of
+from leakboard.record import curve_lines
 from leakboard.record.aggregate import aggregate
 from leakboard.record.results import Results
 from leakboard.run import kept
@@ -93,7 +94,7 @@ def assert_whole(results: Path, trials: int | None = None) -> pd.DataFrame:
     stage = toy_stage(results)
     lines = stage.results.current_lines("toy", "toy_gradient")
     assert not lines.duplicated(["variant", "trial"]).any()
-    curves = kept.read_curves(stage.place.curves)
+    curves = curve_lines.read(stage.place.curves)
     steps = curves.groupby(["variant", "trial"])["step"].apply(list).to_dict()
     for _, line in lines.iterrows():
         got = kept.kept(stage.reconstructions, line["variant"], line["trial"])

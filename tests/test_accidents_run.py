@@ -12,12 +12,10 @@ import pytest
 from accidents import BODY, QUICK, call, process, while_writing
 from toys import checkout, toy
 
-from leakboard import cli, config, console
+from leakboard import cli, config
 from leakboard.board import tables
 from leakboard.record import saving, trial_lines
 from leakboard.run import opened, tryout
-from leakboard.run.stage import failures, reproduce, stages
-from leakboard.run.tryout import Results
 
 RUDE = 'raise RuntimeError("rude [/b] words")'
 HALF = "if round(float(seen.gradient[0].sum()), 3) % 2 < 1:\n    raise RuntimeError('half')\n" + QUICK
@@ -39,6 +37,11 @@ def board(attack: Path | str, trials: range | None = None, told: list | None = N
     asked = config.benchmark("toy_gradient", "quick")
     report = (told if told is not None else []).append
     return tryout.tried(str(attack), asked, trials, "cpu", 0, lambda *state: report(state))
+
+
+def more_trials(suite: Path, trials: int) -> None:
+    question = suite / "benchmarks" / "toy_gradient.yaml"
+    question.write_text(question.read_text().replace("trials: 6", f"trials: {trials}"))
 
 
 def kept_lines(suite: Path, name: str = "own") -> list[str]:
@@ -67,9 +70,10 @@ def test_an_interrupted_run_keeps_its_trials_and_goes_on_from_them(suite, monkey
 
 def test_the_real_thing_with_workers_and_a_kill(suite):
     path = toy(suite, BODY.format(seconds=0.2), name="own")
+    more_trials(suite, 30)
     for way in (signal.SIGKILL, signal.SIGTERM):
         before = len(kept_lines(suite)) if way == signal.SIGTERM else 0
-        running = process("run", str(path), "toy_gradient", "--workers", "1", "--trials", "30", folder=suite)
+        running = process("run", str(path), "toy_gradient", "--workers", "1", folder=suite)
         deadline = time.monotonic() + 120
         file = suite / "build" / "runs" / "own" / "toy_gradient" / "trials.csv"
         while not file.exists() or len(kept_lines(suite)) <= before:
@@ -81,7 +85,7 @@ def test_the_real_thing_with_workers_and_a_kill(suite):
     there = kept_lines(suite)
     assert 2 <= len(there) < 30
     told: list = []
-    board(path, range(30), told)
+    board(path, told=told)
     assert len(told) == 30 - len(there) and set(there) <= set(kept_lines(suite))
 
 
@@ -125,7 +129,8 @@ def test_pictures_are_of_this_run(suite, monkeypatch):
 
 def test_two_runs_of_one_attack_at_once(suite):
     path = toy(suite, BODY.format(seconds=0.05), name="own")
-    words = ("run", str(path), "toy_gradient", "--workers", "1", "--trials", "20")
+    more_trials(suite, 20)
+    words = ("run", str(path), "toy_gradient", "--workers", "1")
     both = [process(*words, folder=suite) for _ in range(2)]
     said = [one.communicate(timeout=300)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
@@ -151,20 +156,18 @@ def test_some_failures_are_no_failure(suite):
     assert got["rank"].tolist() == ["1"] and told[-1][3] == ""
 
 
-def test_a_stage_that_always_fails_is_not_called_done(suite, capsys):
+def test_a_stage_that_always_fails_is_not_called_done(suite):
     attack = suite / "baselines" / "toy" / "attack.py"
     attack.write_text(attack.read_text().replace("images = torch.rand", f"{RUDE}\n        images = torch.rand"))
-    results = Results.at("quick", suite / "out")
-    said = call("reproduce", "toy", "--workers", "0", "--out", str(suite / "out"))[1]
-    assert "failed toy toy_gradient: all 6 trials, RuntimeError: rude [/b] words" in said and "done" not in said
-    toys = stages(results, "toy", None)
-    assert reproduce(toys, workers=0) == 0
-    told = ["toy / only on toy_gradient: no trial of 6 succeeded; the first: RuntimeError: rude [/b] words"]
-    assert failures(toys, "cpu") == told, "said again where nothing is left to do"
-    with pytest.raises(console.typer.Exit) as end:
-        console.fail_if(told)
-    assert end.value.exit_code == 1
-    console.fail_if([])
+    words = ("reproduce", "toy", "toy_gradient", "--workers", "0", "--out", str(suite / "out"))
+    why = "toy / only on toy_gradient: no trial of 6 succeeded; the first: RuntimeError: rude [/b] words"
+    status, said = call(*words)
+    assert status == 1 and why in said and "done" not in said
+    assert "failed toy toy_gradient: all 6 trials, RuntimeError: rude [/b] words" in said
+    status, said = call(*words)
+    assert status == 1 and why in said and "0 trials run" in said, "said again where nothing is left to do"
+    status, said = call("run", str(toy(suite, RUDE, name="own")), "toy_gradient", "--workers", "0")
+    assert status == 1 and why.replace("toy / only", "own / default") in said and "done" not in said
 
 
 def test_what_was_skipped_has_not_failed():

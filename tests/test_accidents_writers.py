@@ -12,7 +12,7 @@ import pytest
 from accidents import BODY, QUICK, WORDS, assert_whole, process, toy_stage, while_writing
 from toys import ROOT, checkout
 
-from leakboard.record import saving, trial_lines
+from leakboard.record import curve_lines, saving, trial_lines
 from leakboard.record.aggregate import aggregate
 from leakboard.record.results import Results
 from leakboard.run import kept, opened, rescore, shares
@@ -82,7 +82,7 @@ def test_fresh_drops_what_it_found_and_nothing_that_came_since(suite, tmp_path):
     lines = assert_whole(tmp_path / "out")
     assert lines["trial"].tolist() == [0, 1, 4, 5]
     assert not set(old) & set(toy_stage(tmp_path / "out").place.file.read_text().splitlines())
-    assert set(kept.read_curves(toy_stage(tmp_path / "out").place.curves)["trial"]) == {0, 1, 4, 5}
+    assert set(curve_lines.read(toy_stage(tmp_path / "out").place.curves)["trial"]) == {0, 1, 4, 5}
 
 
 def test_what_was_fresh_and_killed_keeps_the_old_curves_until_the_old_lines_are_gone(suite, tmp_path, monkeypatch):
@@ -95,7 +95,7 @@ def test_what_was_fresh_and_killed_keeps_the_old_curves_until_the_old_lines_are_
     with pytest.raises(RuntimeError, match="killed"):
         run(tmp_path / "out", range(2), fresh=True)
     stage = toy_stage(tmp_path / "out")
-    assert set(kept.read_curves(stage.place.curves)["trial"]) == set(trial_lines.read(stage.place.file)["trial"])
+    assert set(curve_lines.read(stage.place.curves)["trial"]) == set(trial_lines.read(stage.place.file)["trial"])
 
 
 def test_aggregates_follow_from_all_lines_whoever_ends_last(suite, tmp_path, monkeypatch):
@@ -138,10 +138,19 @@ def test_a_share_brings_no_curve_without_its_line(suite, tmp_path):
     stage = toy_stage(tmp_path / "share")
     lines = trial_lines.read(stage.place.file)
     trial_lines.write(stage.place.file, lines[lines["trial"] > 3])
-    before = kept.read_curves(toy_stage(tmp_path / "out").place.curves)
+    before = curve_lines.read(toy_stage(tmp_path / "out").place.curves)
     shares.merge([tmp_path / "share"], tmp_path / "out")
-    after = kept.read_curves(toy_stage(tmp_path / "out").place.curves)
+    after = curve_lines.read(toy_stage(tmp_path / "out").place.curves)
     assert after[after["trial"] < 3].equals(before) and set(after["trial"]) == {0, 1, 4, 5}
+
+
+def test_a_step_that_an_attack_shows_twice_is_kept_once(tmp_path, monkeypatch):
+    """Or what was saved could not be read at the next save."""
+    monkeypatch.chdir(checkout(tmp_path / "suite", f"seen.snapshot(1, torch.zeros(seen.shape), 9)\n{QUICK}"))
+    monkeypatch.setattr(opened, "SAVE_SECONDS", 0.0)
+    run(tmp_path / "out", range(4))
+    assert_whole(tmp_path / "out", 4)
+    assert set(curve_lines.read(toy_stage(tmp_path / "out").place.curves)["loss"]) == {1, 0.5, 0.25}
 
 
 def _held(lock: Path, ready, go) -> None:

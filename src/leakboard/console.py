@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -239,14 +239,6 @@ def progress() -> Iterator[Any]:
                     tell("done", f"{name}: {total} trials", "green")
 
         yield report
-
-
-def fail_if(reasons: Sequence[str]) -> None:
-    """Rows in which no trial succeeded, each with its reason; exit status 1 where there are any."""
-    for reason in reasons:
-        tell("failed", reason)
-    if reasons:
-        raise typer.Exit(1)
 
 
 def print_frame(frame: Any, title: str) -> None:

@@ -98,6 +98,8 @@ DEFENCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown": ("{nope: {}}", ("toy_gradient", "nope", "gaussian_noise")),
     "misspelt": ("{gaussian_noise: {devation: 0.1}}", ("toy_gradient", "devation", "deviation")),
     "negative": ("{gaussian_noise: {deviation: -0.1}}", ("toy_gradient", "deviation", "-0.1")),
+    "endless": ("{gaussian_noise: {deviation: .inf}}", ("toy_gradient", "deviation", "inf")),
+    "no number": ("{gaussian_noise: {deviation: .nan}}", ("toy_gradient", "deviation", "nan")),
     "without its setting": ("{gaussian_noise: {}}", ("toy_gradient", "deviation")),
 }
 SHARE = "{outside}/a/quick/papers/toy/toy_gradient/trials.csv"

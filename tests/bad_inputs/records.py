@@ -45,7 +45,7 @@ TRIALS: list[tuple[str, str]] = [
     ("seconds", " 1"), ("seconds", "0x10"),
     ("prepare_seconds", "-0.5"), ("peak_bytes", "-1"), ("evaluations", "-20"), ("evaluations", "inf"),
     ("trial", "-1"), ("trial", "0.5"), ("trial", ""),
-    ("trial", "1e3"), ("trial", "9" * 5000), ("seed", "x"), ("seed", ""), ("engine", "-1"), ("engine", "one"),
+    ("trial", "1e3"), ("trial", "9" * 5000), ("seed", "x"), ("seed", ""), ("engine", "-2"), ("engine", "one"),
     ("status", "fine"), ("status", ""),
     ("status", "OK"), ("dirty", "yes"), ("mse", "inf"), ("mse", "-1"), ("mse", "nan"), ("psnr", "inf"),
     ("psnr", "-inf"), ("ssim", "inf"), ("exact", "inf"),

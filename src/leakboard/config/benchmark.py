@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from leakboard import metrics as known
 from leakboard.config.hashes import digest
-from leakboard.config.kinds import Count, Different, Evaluations, Name, Number, Positive, Seed, Words
+from leakboard.config.kinds import Amount, Count, Different, Evaluations, Name, Positive, Seed, Words
 from leakboard.config.sections import (
     Evaluator,
     Federation,
@@ -50,7 +50,7 @@ class Benchmark(Strict):
     evaluator: Evaluator | None = None
     federation: Federation | None = None
     threat: Threat = Threat()
-    defence: dict[Name, dict[Name, Number]] = Field(default_factory=dict)
+    defence: dict[Name, dict[Name, Amount]] = Field(default_factory=dict)
     batch: Count = 1
     equal_labels: Count | None = None
     trials: Count

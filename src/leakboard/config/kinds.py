@@ -102,6 +102,7 @@ Evaluations = Annotated[int, Field(strict=True, ge=1, le=FARTHEST)]
 Side = Annotated[int, Field(strict=True, ge=1, le=10_000)]  # of an image, in pixels; of a layer, in units
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Amount = Annotated[float, Field(strict=True)]  # which what it is for holds to its own bounds
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
 NotNegative = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 Part = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]

@@ -47,14 +47,15 @@ def matching(pattern: re.Pattern[str], wanted: str, absent: bool = False) -> Par
     return parse
 
 
-name, device = matching(NAME, A_NAME), matching(DEVICE, "a kind of device, such as cpu")
+name, name_if_any = (matching(NAME, A_NAME, absent) for absent in (False, True))
+device = matching(DEVICE, "a kind of device, such as cpu")
 sha, sha_if_any = (matching(HASH, "the digits of a hash", absent) for absent in (False, True))
 
 
 def one_of(words: Sequence[str]) -> Parse:
     def parse(cell: str) -> str:
         if cell not in words:
-            raise ValueError(f"one of {', '.join(words)}")
+            raise ValueError(f"one of {', '.join(filter(None, words))}")
         return cell
 
     return parse

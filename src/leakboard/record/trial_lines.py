@@ -69,11 +69,13 @@ KINDS: dict[str, cells.Parse] = {
     **{name: cells.number(0, 1) for name in RATES},
     **{name: cells.number(0, endless=True) for name in (*REACHED, "gradient_norm")},
     **{name: cells.number(endless=True) for name in ("loss", "restarts")},  # what an attack says of itself
-    **{name: cells.name for name in ("attack", "variant", "benchmark")},
+    "variant": cells.name,
+    **{name: cells.name_if_any for name in ("attack", "benchmark")},
     **{name: cells.sha for name in ("attack_sha", "settings_hash", "benchmark_hash")},
     **{name: cells.sha_if_any for name in ("victim_sha", "model_sha", "reconstruction_sha")},
     "benchmark_version": cells.whole(1),
-    "scale": cells.one_of(SCALES),
+    "engine": cells.whole(-1),  # what no engine is, for lines that shall be stale
+    "scale": cells.one_of(("", *SCALES)),
     "status": cells.one_of(STATUSES),
     "device_kind": cells.device,
     "execution": cells.matching(cells.EXECUTION, f"one of {', '.join(cells.EXECUTIONS)}, or of them x a number"),

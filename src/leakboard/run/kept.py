@@ -18,14 +18,14 @@ import pandas as pd
 import torch
 
 from leakboard.board import figures
-from leakboard.record import saving, trial_lines
+from leakboard.record import curve_lines, saving, trial_lines
+from leakboard.record.curve_lines import read as read_curves
 from leakboard.threat import Reconstruction
 
 if TYPE_CHECKING:
     from leakboard.run.trial import Outcome
 
 GRID = 8  # images shown per variant
-CURVE = ["variant", "trial", "device_kind", "step", "evaluations", "seconds", "loss", "mse", "psnr"]
 PLACE = ["variant", "trial", "device_kind"]
 SAME = (*trial_lines.PLACE, *trial_lines.KEY)  # two lines alike in these are of the same trial, run twice
 Pictures = tuple[np.ndarray, np.ndarray]  # truth and reconstruction of one trial, each (B, C, H, W)
@@ -98,12 +98,6 @@ def _outside(rows: pd.DataFrame, others: pd.DataFrame, names: Iterable[str]) -> 
     return np.array([row not in taken for row in listed], dtype=bool)
 
 
-def read_curves(path: Path) -> pd.DataFrame:
-    if not path.exists():
-        return pd.DataFrame(columns=CURVE)
-    return pd.read_csv(path, dtype={"variant": str, "device_kind": str})
-
-
 def write_curves(path: Path, curves: pd.DataFrame) -> None:
     saving.write_text(path, curves.to_csv(index=False, float_format="%.6g"))
 
@@ -118,7 +112,9 @@ def merged_curves(curves: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_rows(rows: Iterable[Sequence[Mapping]]) -> pd.DataFrame:
-    return pd.DataFrame([row for one in rows for row in one], columns=CURVE)
+    """What trials have shown, as lines; of a step that was shown twice the last."""
+    lines = pd.DataFrame([row for one in rows for row in one], columns=list(curve_lines.COLUMNS))
+    return lines.drop_duplicates(list(curve_lines.PLACE), keep="last", ignore_index=True)
 
 
 def keep(folder: Path, variant: str, trial: int, got: Reconstruction | None, pictures: Pictures | None) -> None:

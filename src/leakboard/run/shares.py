@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from leakboard.config import SCALES, ConfigError
-from leakboard.record import saving, trial_lines
+from leakboard.record import curve_lines, saving, trial_lines
 from leakboard.record.results import Results
-from leakboard.run import kept
 from leakboard.run.stage import Stage, derive, stages
 
 
@@ -43,4 +42,4 @@ def _take(share: Stage, into: Stage) -> None:
         for source in sorted(there.reconstructions.glob("*.npz")):
             saving.write_bytes(here.reconstructions / source.name, source.read_bytes())
         with saving.uncut():
-            here.write(trial_lines.read(here.file), lines, kept.read_curves(there.curves))
+            here.write(trial_lines.read(here.file), lines, curve_lines.read(there.curves))
