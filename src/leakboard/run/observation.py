@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from leakboard.attack.untouched import sha_of
 from leakboard.config import Benchmark
 from leakboard.rng import generator, seed_of
 from leakboard.run import trained
@@ -43,9 +42,7 @@ def observe(
     shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
     if attack is not None and benchmark.threat.conduct == "malicious":
         model = attack.craft(model, shown, seed_of("craft", benchmark.seed, trial), hidden.images.shape[1:]).to(device)
-    # What a defence draws must not follow from what anybody can read: seed and trial alone would give it away.
-    hidden_parts = (sha_of([hidden.images, hidden.labels]),) if benchmark.defence else ()
-    clients = generator("clients", benchmark.seed, trial, *hidden_parts)
+    clients = generator("clients", benchmark.seed, trial)
     seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1], clients)
     seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device)
     return Observation(hidden, model, seen)
