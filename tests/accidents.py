@@ -47,6 +47,8 @@ from leakboard.cli import app
 app()
 """
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a runner under nohup ignores it, and its children would too
+
 
 def call(*words: str) -> tuple[int, str]:
     """(exit status, what was printed) of the console, in this process."""
