@@ -6,6 +6,7 @@ runner wrote; what it answers are numbers and arrays (`wire`). Live rounds and b
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import multiprocessing
 import os
@@ -58,21 +59,19 @@ def serve(connection: Connection, path: Path, folder: Path, settle: Callable[[],
     os.setsid()
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined] # it may have children
     threading.Thread(target=_end_with_the_runner, args=(folder,), daemon=True).start()
-    os.chdir(folder)
-    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    calls = Calls(connection)
-    while True:
-        try:
+    with contextlib.suppress(EOFError, OSError):  # the runner has hung up, or is gone with the folder
+        os.chdir(folder)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        calls = Calls(connection)
+        while True:
             task: Task = pickle.loads(connection.recv_bytes())
-        except (EOFError, OSError):
-            return
-        calls.task = task.number
-        _restore()
-        settle()
-        try:
-            _do(task, path, calls)
-        except BaseException as error:
-            calls.tell({"end": "fault", "reason": words(error), "fault": isinstance(error, contract.AttackError)})
+            calls.task = task.number
+            _restore()
+            settle()
+            try:
+                _do(task, path, calls)
+            except BaseException as error:
+                calls.tell({"end": "fault", "reason": words(error), "fault": isinstance(error, contract.AttackError)})
 
 
 def _end_with_the_runner(folder: Path) -> None:

@@ -68,12 +68,8 @@ class Box:
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, Path(tempfile.mkdtemp(prefix="leakboard-"))
-        context = _server()
-        self.connection, theirs = context.Pipe()
-        work = (theirs, path, self.folder, machine.settle)
-        self.process = context.Process(target=inside.serve, args=work, daemon=True)
-        with _without_main():
-            self.process.start()
+        self.connection, theirs = multiprocessing.get_context("forkserver").Pipe()
+        self.process = _started((theirs, path, self.folder, machine.settle))
         theirs.close()
         self.pid = self.process.pid or 0
         self.late = False
@@ -200,6 +196,21 @@ def ask(path: Path, task: Task) -> Message:
         reason = plain(header["reason"])
         raise AttackError(reason.partition(": ")[2] if header.get("fault") else f"{path}: {task.do}: {reason}")
     return header, arrays
+
+
+def _started(work: tuple[Any, ...]) -> Any:
+    """A process that serves; a server that is just dying may still take the call, so it is asked again."""
+    for pause in (0.1, 0.5, 2.0, None):
+        process = _server().Process(target=inside.serve, args=work, daemon=True)
+        try:
+            with _without_main():
+                process.start()
+            return process
+        except (ConnectionError, EOFError):
+            if pause is None:
+                raise
+            time.sleep(pause)
+    raise AssertionError
 
 
 def _server() -> Any:
