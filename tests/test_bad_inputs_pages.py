@@ -10,6 +10,7 @@ from pathlib import Path
 import fake_results as fake
 import pandas as pd
 import pytest
+import yaml
 
 from leakboard import cli, console
 from leakboard.board import report, tables
@@ -72,6 +73,18 @@ def test_no_text_is_markup_on_a_page(text, suite):
     assert cells_of(board) == cells_of(plain_board)
     rows = "\n".join(line for line in board.splitlines() if line.startswith("|"))
     assert not re.search(r"<[A-Za-z/!?]|\]\(|[\x00-\x09\x0b-\x1f]", rows)
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if text.isprintable()])  # others are no question
+def test_no_question_is_markup_on_a_board(text, suite):
+    benchmark = suite / "benchmarks" / f"{fake.RUN}.yaml"
+    content = yaml.safe_load(benchmark.read_text())
+    content["about"]["question"] = f"How sharp? {text}?"
+    benchmark.write_text(yaml.safe_dump(content))
+    fake.everything()
+    tables.write_leaderboard(Results.at("quick"))
+    board = Results.at("quick").file("leaderboard.md").read_text()
+    assert not re.search(r"<[A-Za-z/!?]|\]\(|[\x00-\x09\x0b-\x1f]", board)
 
 
 def test_a_table_of_markdown_keeps_its_numbers():

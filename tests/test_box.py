@@ -69,6 +69,23 @@ def test_the_server_has_one_thread_and_a_dead_one_is_replaced(tmp_path):
     assert forkserver._forkserver._forkserver_pid != pid
 
 
+def test_a_box_that_has_ended_sends_no_signal_to_whoever_has_its_number_now(tmp_path, monkeypatch):
+    assert trial(toy(tmp_path, GRAY), question()).line["status"] == "ok"
+    one = list(box._boxes.values())[-1]
+    sent = []
+    box.dropped(one)
+    monkeypatch.setattr(os, "kill", lambda *what: sent.append(what))
+    monkeypatch.setattr(os, "killpg", lambda *what: sent.append(what))
+    one.kill()
+    one.end()
+    assert sent == [] and not one.process.is_alive()
+
+
+def test_a_board_that_ranks_by_a_cost_compares_images(tmp_path):
+    line = trial(toy(tmp_path, GRAY), question(metrics=("seconds_to_20", "psnr"))).line
+    assert line["status"] == "ok" and line["psnr"] > 0
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"

@@ -1,7 +1,7 @@
 """The console: list, run, reproduce, check, report, data. Heavy imports wait until a command needs them.
 
-Exit status: 0 done, 1 a published or committed number does not hold, 2 the call or a file is wrong (or Leakboard is),
-130 interrupted.
+Exit status: 0 done; 1 a published or committed number does not hold, or every trial of a row failed; 2 the call or a
+file is wrong (or Leakboard is); 129, 130, 143 ended by a signal (hangup, Ctrl-C, termination).
 """
 
 from __future__ import annotations

@@ -74,6 +74,11 @@ RATES = tuple(name for name, metric in METRICS.items() if metric.average == "sha
 REACHED = tuple(name for name, metric in METRICS.items() if metric.capped)
 
 
+def judged_against(name: str) -> str:
+    """The kind of truth that judges a board ranked by this metric; images, where that is a cost."""
+    return METRICS[name].truth if name in QUALITY else "images"
+
+
 def lower_is_better(name: str) -> bool:
     return METRICS[name].better == "lower"
 

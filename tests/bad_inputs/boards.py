@@ -126,6 +126,7 @@ ROWS: list[tuple[str, str, str]] = [
     # words for readers
     *(("[mse, psnr]", value, f"metrics {named}") for value, named in (
         ("psnr", "'psnr'"), ("[]", "metrics"), ("[nope]", "nope"), ("[1]", "1"), ("[mse, mse]", "mse"), ("", "None"),
+        ("[gradient_norm, mse]", "gradient_norm"),
     )),
     *(("Does the toy work?", value, f"question {named}") for value, named in (
         ("5", "5"), ("", "None"), ("''", "''"), ('"one\\ntwo"', "two"),

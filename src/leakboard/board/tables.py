@@ -14,7 +14,7 @@ import pandas as pd
 
 from leakboard import config
 from leakboard.board.norms import by_gradient_norm
-from leakboard.board.readable import markdown, shown, threat_sentence
+from leakboard.board.readable import markdown, plain, shown, threat_sentence
 from leakboard.board.verdict import Estimate, estimate
 from leakboard.config import Benchmark
 from leakboard.metrics import COSTS, QUALITY, REACHED, heading, lower_is_better
@@ -195,7 +195,7 @@ def _page(results: Results, table: pd.DataFrame) -> str:
     ]
     for name, board in table.groupby("benchmark", sort=False):
         question = results.benchmark(str(name))
-        parts += [f"## {name}", question.question.strip(), threat_sentence(question)]
+        parts += [f"## {name}", plain(question.question), threat_sentence(question)]
         parts += [f"Ranked by {heading(question.metrics[0])}; n = {question.trials} trials."]
         parts += [markdown(shown(board, question)), by_gradient_norm(results, question.name)]
     return "\n\n".join(filter(None, parts)) + "\n"

@@ -102,6 +102,8 @@ class Benchmark(Strict):
         absent = [name for name in self.metrics if name not in known.METRICS]
         if absent or not self.metrics:
             raise ValueError(f"metrics: unknown {absent}; there are: {', '.join(known.METRICS)}")
+        if known.METRICS[self.metrics[0]].truth == "victim":
+            raise ValueError(f"metrics: {self.metrics[0]} comes first, which ranks attacks, and says nothing of them")
         return self
 
     @property

@@ -71,7 +71,7 @@ class Box:
         self.connection, theirs = multiprocessing.get_context("forkserver").Pipe()
         self.process = _started((theirs, path, self.folder, machine.settle))
         theirs.close()
-        self.pid = self.process.pid or 0
+        self.pid = self.process.pid
         self.late = False
 
     def talk(self, task: Task, given: bytes, seconds: float, answer: Answer) -> Iterator[Message]:
@@ -141,12 +141,13 @@ class Box:
 
     def kill(self) -> None:
         """The process and all that it started, by the number that it had from the beginning."""
-        for how in (os.killpg, os.kill):
+        for how in (os.killpg, os.kill) if self.pid else ():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 how(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
         self.kill()
+        self.pid = None  # the number may be another process's by the next call
         self.connection.close()
         self.process.join(5)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -114,7 +116,10 @@ def _connected(wait_seconds: float, running: Mapping[Any, int]) -> Iterator[Modu
     if address != "local":
         _check_answer(address, wait_seconds)
     try:
+        way = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **more)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, way)  # Ray's own would end this process with trials unsaved
         yield ray
     finally:
         ray.shutdown()

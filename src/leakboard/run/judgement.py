@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leakboard import ENGINE
 from leakboard.config import Benchmark
-from leakboard.metrics import METRICS
+from leakboard.metrics import judged_against
 from leakboard.recipes.trained import trained_evaluator
 from leakboard.rng import generator
 from leakboard.run.kept import Pictures
@@ -31,7 +31,7 @@ class Judgement:
 
 def judged(benchmark: Benchmark, trial: int, hidden: Secret, got: Reconstruction) -> Judgement:
     """What the judge of the benchmark's first metric says of one trial."""
-    kind = METRICS[benchmark.metrics[0]].truth
+    kind = judged_against(benchmark.metrics[0])
     noise = noise_of(benchmark, trial, hidden)
     of_class: dict[str, Any] = {} if kind != "classes" else _of_class(benchmark)
     truth = Truth(hidden.images, hidden.labels, noise, benchmark.scale == "paper", **of_class)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from leakboard.metrics import METRICS
+from leakboard.metrics import judged_against
 from leakboard.score.classes import class_scores
 from leakboard.score.images import score, share_named
 from leakboard.threat import Reconstruction
@@ -65,7 +65,7 @@ JUDGES: dict[str, Judge] = {"images": judge_images, "labels": judge_labels, "cla
 
 def judge_of(metric: str) -> Judge:
     """The judge of a board that ranks by this metric."""
-    return JUDGES[METRICS[metric].truth]
+    return JUDGES[judged_against(metric)]
 
 
 def nothing(shape: tuple[int, ...], labelled: bool) -> Reconstruction:
