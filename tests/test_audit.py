@@ -157,10 +157,15 @@ def test_a_line_of_another_machine_is_held_to_its_metric(how: str, suite: Path) 
     assert all(ANOTHER in one.why for one in found) and audit.differ(found) == (verdict == "differs")
 
 
-@pytest.mark.parametrize("name", ["victim_sha", "model_sha", "seed"])
+@pytest.mark.parametrize("name", ["victim_sha", "seed"])
 def test_the_victim_is_the_same_on_every_machine(name: str, suite: Path) -> None:
     changed(device=ANOTHER, **{name: 5 if name == "seed" else "0" * 12})
     assert rerun(1)[0].verdict == "differs"
+
+
+def test_weights_that_are_computed_may_differ_in_their_last_bits_elsewhere(suite: Path) -> None:
+    changed(device=ANOTHER, model_sha="0" * 12)
+    assert rerun(1)[0].verdict == "within 1e-4"
 
 
 @pytest.mark.parametrize("cell", [{"torch": "1.0"}, {"threads": 8.0}, {"execution": "stacked x2"}])
