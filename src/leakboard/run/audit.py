@@ -42,8 +42,10 @@ MOVED = 1e-4  # relative; what the golden test allows
 STARTED = 1e-3  # relative; what rounding alone may do to the MSE of a first snapshot
 MACHINE = ("device_kind", "device", "torch", "threads", "execution")
 ALWAYS = (*trial_lines.KEY, "seed", "victim_sha", "status")
-BITS = ("model_sha", *(name for name in MEASURED if name != "seconds_to_20"), "evaluations", "restarts", "loss", "mse_each",
-        "psnr_each", "reconstruction_sha")  # fmt: skip
+BITS = (
+    "model_sha", *(name for name in MEASURED if name != "seconds_to_20"), "evaluations", "restarts", "loss",
+    "mse_each", "psnr_each", "reconstruction_sha",
+)  # fmt: skip
 NEED_WEIGHTS = ("lpips",)  # reported only where the weights are
 
 Verdict = Literal["same bits", "within 1e-4", "drifted", "differs"]
