@@ -47,7 +47,9 @@ from leakboard.cli import app
 app()
 """
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a runner under nohup ignores it, and its children would too
+# A runner under nohup, or in the background of a shell, ignores these, and its children would too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def call(*words: str) -> tuple[int, str]:
