@@ -1,4 +1,4 @@
-"""Averages over every trial, intervals that agree with scipy's, JSON that is stable."""
+"""Averages over every trial with their intervals, JSON that is stable."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from leakboard.record import aggregate, trial_lines
+from leakboard.record import aggregate, intervals, trial_lines
 
 
 def line(trial: int, mse: float, **more: object) -> dict[str, object]:
@@ -21,24 +20,18 @@ def line(trial: int, mse: float, **more: object) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_interval_agrees_with_scipy() -> None:
-    values = np.random.default_rng(0).gamma(2.0, 1.0, 60)
-    low, high = aggregate.interval(values)
-    oracle = stats.bootstrap((values,), np.mean, n_resamples=20000, method="percentile", rng=1).confidence_interval
-    error = 4 * values.std() / math.sqrt(60) / math.sqrt(aggregate.RESAMPLES) * 3
-    assert low == pytest.approx(oracle.low, abs=error) and high == pytest.approx(oracle.high, abs=error)
-    assert aggregate.interval(values) == (low, high)
+def test_the_interval_is_that_of_the_metric() -> None:
+    values = np.array([0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    assert aggregate.interval(values, "mse") == intervals.of_mean(values)
+    assert aggregate.interval(values, "exact") == intervals.of_share(values)
+    assert aggregate.interval(values / 2, "exact", 4) == intervals.of_share(values / 2, 4)
+    assert aggregate.interval(values, "seconds_to_20") == intervals.of_median(values)
 
 
-def test_median_interval_and_degenerate_ones() -> None:
-    values = np.random.default_rng(0).normal(size=41)
-    oracle = stats.bootstrap((values,), np.median, n_resamples=9999, method="percentile", rng=1, axis=0)
-    low, high = aggregate.interval(values, median=True)
-    assert low == pytest.approx(oracle.confidence_interval.low, abs=0.15)
-    assert high == pytest.approx(oracle.confidence_interval.high, abs=0.15)
-    assert aggregate.interval(np.array([2.0])) == (2.0, 2.0)
-    assert all(math.isnan(end) for end in aggregate.interval(np.array([])))
-    assert aggregate.interval(np.full(5, math.inf), median=True) == (math.inf, math.inf)
+def test_a_share_over_batches_is_told_their_size() -> None:
+    lines = trial_lines.frame([line(trial, 0.1, exact=trial / 4) for trial in range(3)])
+    got = aggregate.aggregate(lines, batch=4)["plain"]["cpu"]["exact"]
+    assert (got["low"], got["high"]) == pytest.approx(intervals.of_share(np.arange(3) / 4, 4), rel=1e-5)
 
 
 def test_failed_trials_count_and_skipped_ones_are_listed() -> None:
@@ -82,7 +75,7 @@ def test_device_kinds_stand_apart_and_a_trial_counts_once() -> None:
     lines = trial_lines.frame([*(line(i, 0.1) for i in range(3)), *stacked, line(0, 0.3, device_kind="cuda")])
     got = aggregate.aggregate(lines)["plain"]
     assert got["cpu"]["n"] == 3 and got["cpu"]["mse"]["mean"] == pytest.approx(0.1)
-    assert got["cuda"]["n"] == 1 and got["cuda"]["mse"] == {"mean": 0.3, "sd": 0.0, "low": 0.3, "high": 0.3}
+    assert got["cuda"]["n"] == 1 and got["cuda"]["mse"] == {"mean": 0.3, "sd": None, "low": None, "high": None}
     cost = aggregate.timing(lines)["plain"]["cpu"]
     assert set(cost) == {"loop", "stacked"}
 

@@ -26,6 +26,7 @@ leaderboard_findings = check._leaderboard_findings  # before the fixture below s
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verdict, "ENOUGH_FOR_NUMBERS", 3)
     small_checkout(tmp_path)
     return tmp_path
 
@@ -99,7 +100,7 @@ def test_aggregates_and_timing(checkout: Path) -> None:
 
 def test_a_verdict_and_a_missing_table(checkout: Path) -> None:
     path = checkout / "results/quick/published.csv"
-    tamper(path, "reproduced", "missed")
+    tamper(path, "undecided", "missed")
     assert files_and_whats(checkout) == [("results/quick/published.csv", "verdict of toy b/plain")]
     path.write_text(path.read_text().rsplit("toy,", 1)[0])
     assert files_and_whats(checkout) == [("results/quick/published.csv", "columns and number of rows")]
@@ -114,9 +115,9 @@ def test_a_tolerance_and_a_gating_miss(checkout: Path) -> None:
     tamper(path, "value: 37.0, tolerance: 12.0", "value: 80.0, tolerance: 1.0")
     verdict.write_verdicts(Results.at("quick"))
     assert files_and_whats(checkout) == [("baselines/toy/published.yaml", "b/plain psnr (quick)")]
-    tamper(path, "gates: true", "gates: true, gap: other data")
+    tamper(path, "gates: true", "gates: true, cause: other data")
     verdict.write_verdicts(Results.at("quick"))
-    assert files_and_whats(checkout) == []  # explained
+    assert files_and_whats(checkout) == []
 
 
 def test_the_leaderboard_follows_from_the_trials(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import fake_results as fake
 import numpy as np
 import pytest
 
-from leakboard.board import figures, report
+from leakboard.board import figures, report, verdict
 from leakboard.record.results import Results
 
 VOID = {"meta", "img", "br", "hr", "link"}
@@ -55,6 +55,7 @@ def fill(top: Path | None = None) -> None:
 
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(verdict, "ENOUGH_FOR_NUMBERS", 4)
     fake.checkout(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -80,8 +81,8 @@ def test_it_says_what_was_found(suite: Path) -> None:
     fill()
     text = report.report(Results.at("quick")).read_text()
     assert "&lt;b&gt;How sharp?" in text and "<b>How" not in text
-    assert "1 reproduced, 1 explained, 1 missed, 1 not run" in text
-    assert "23.39 [23.01, 23.78] (n = 4)" in text and "a processor" in text
+    assert "numbers, verified: 1 reproduced, 2 missed, 1 not run." in text
+    assert "23.39 [22.61, 24.17] (n = 4)" in text and "a processor" in text
     assert "toy / better" in text and "toy / gone" not in text
 
 

@@ -52,7 +52,7 @@ def allowed(paper: str, metric: str, committed: dict[str, float], n: int, noise:
     if paper == "controls" or metric == "gradient_norm" or (paper, metric) in CLOSED_FORM:
         return EXACT * abs(mean) + 1e-6
     one_trial = 2 / n if metric in RATES else 0.0 if noise is None else abs(mean - noise) / n
-    return max(2 * committed["sd"] * math.sqrt(2 / n), one_trial, 0.02 * abs(mean)) + 1e-6
+    return max(2 * (committed["sd"] or 0.0) * math.sqrt(2 / n), one_trial, 0.02 * abs(mean)) + 1e-6
 
 
 def differences(committed: Aggregates, here: Aggregates) -> Iterator[str]:

@@ -1,18 +1,17 @@
-"""Verdicts by hand: every relation, tolerances that are two-sided, explained, not run, and the table they make."""
+"""Verdicts by hand: every relation, bands that are two-sided, what gates, what counts, and the table they make."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from leakboard import config
 from leakboard.board import verdict
-from leakboard.board.verdict import Estimate
+from leakboard.board.estimates import Estimate
 from leakboard.record import trial_lines
 from leakboard.record.results import Results
 
@@ -31,79 +30,75 @@ def claim(relation: str, margin: float = 0.0, **more: object) -> config.Claim:
 
 
 @pytest.mark.parametrize(
-    ("ours", "low", "high", "holds"),
+    ("ours", "low", "high", "n", "word"),
     [
-        (20.9, 20.8, 21.0, True),
-        (19.1, 19.0, 19.2, True),
-        (21.1, 21.0, 21.2, False),  # too good misses too
-        (18.9, 18.8, 19.0, False),
-        (22.4, 20.0, 23.0, False),  # half-width 1.5 is wider than the file's 1.0, still not enough
-        (21.4, 20.0, 23.0, True),
+        (20.9, 20.8, 21.0, 50, "reproduced"),
+        (19.1, 19.0, 19.2, 30, "reproduced"),
+        (20.0, 19.9, 20.1, 29, "undecided"),  # too few trials
+        (20.9, 20.2, 21.6, 50, "reproduced"),  # no wider than the band, in which ours lies
+        (20.0, 18.9, 21.1, 50, "undecided"),  # wider than the band
+        (21.1, 20.9, 21.3, 50, "undecided"),  # ours lies outside, its interval does not
+        (21.2, 21.1, 21.3, 50, "missed"),  # too good misses too
+        (18.8, 18.7, 18.9, 50, "missed"),
+        (22.0, 21.1, 22.9, 3, "missed"),  # few trials suffice for that: the interval knows how few
+        (20.0, math.nan, math.nan, 1, "undecided"),
+        (math.nan, math.nan, math.nan, 4, "not run"),
     ],
 )
-def test_a_mean_has_a_two_sided_tolerance(ours: float, low: float, high: float, holds: bool) -> None:
-    assert verdict.number_holds(number(), Estimate(ours, low, high, 50)) is holds
+def test_a_number_is_held_to_a_band(ours: float, low: float, high: float, n: int, word: str) -> None:
+    assert verdict.number_verdict(number(), Estimate(ours, low, high, n)) == word
 
 
 @pytest.mark.parametrize(
-    ("value", "n", "tolerance", "expected"),
-    [
-        (0.5, 1000, 0.0, 0.05),  # five points
-        (0.5, 100, 0.0, 0.098),  # 1.96 sqrt(0.25 / 100)
-        (0.9, 36, 0.0, 0.098),  # 1.96 * 0.3 / 6
-        (1.0, 10, 0.0, 0.05),
-        (0.5, 100, 0.2, 0.2),  # the file's
-    ],
-)
-def test_a_rate_has_five_points_or_the_binomial_half_width(
-    value: float, n: int, tolerance: float, expected: float
-) -> None:
-    rate = number(metric="label_accuracy", value=value, tolerance=tolerance)
-    got = verdict.number_tolerance(rate, Estimate(0.0, 0.0, 1.0, n))
-    assert got == pytest.approx(expected, abs=1e-6)
-    assert verdict.number_holds(rate, Estimate(value - expected + 1e-9, 0, 1, n))
-    assert not verdict.number_holds(rate, Estimate(value - expected - 1e-6, 0, 1, n))
+    ("metric", "tolerance", "expected"),
+    [("psnr", 0.0, 1.0), ("psnr", 2.5, 2.5), ("exact", 0.0, 0.05), ("label_accuracy", 0.2, 0.2), ("ssim", 0.01, 0.05),
+     ("lpips", 0.0, 0.05), ("mse", 0.001, 0.001), ("evaluations_to_20", 10.0, 10.0)],
+)  # fmt: skip
+def test_the_band_comes_from_the_papers_side_alone(metric: str, tolerance: float, expected: float) -> None:
+    assert verdict.band(number(metric=metric, tolerance=tolerance)) == expected
 
 
 @pytest.mark.parametrize(
-    ("relation", "margin", "low", "high", "holds"),
+    ("relation", "margin", "low", "high", "word"),
     [
-        (">", 3, 3.1, 9, True), (">", 3, 2.9, 9, False), (">", 3, 3.0, 9, False), (">", 0, 0.1, 1, True),
-        (">=", 3, -2.9, 1, True), (">=", 3, -3.0, 1, True), (">=", 3, -3.1, 1, False), (">=", 0, 0.0, 1, True),
-        ("<", 3, -9, -3.1, True), ("<", 3, -9, -2.9, False), ("<", 3, -9, -3.0, False), ("<", 0, -1, -0.1, True),
-        ("<=", 3, 0, 2.9, True), ("<=", 3, 0, 3.0, True), ("<=", 3, 0, 3.1, False), ("<=", 0, -1, 0.0, True),
+        (">", 3, 3.1, 9, "reproduced"), (">", 3, 2.9, 9, "undecided"), (">", 3, 3.0, 9, "undecided"),
+        (">", 0, 0.1, 1, "reproduced"), (">", 3, -1, 2.9, "missed"), (">", 3, -1, 3.0, "missed"),
+        (">=", 3, -2.9, 1, "reproduced"), (">=", 3, -3.0, 1, "reproduced"), (">=", 3, -3.1, 1, "undecided"),
+        (">=", 0, 0.0, 1, "reproduced"), (">=", 3, -9, -3.1, "missed"), (">=", 3, -9, -3.0, "undecided"),
+        ("<", 3, -9, -3.1, "reproduced"), ("<", 3, -9, -2.9, "undecided"), ("<", 3, -9, -3.0, "undecided"),
+        ("<", 0, -1, -0.1, "reproduced"), ("<", 3, -2.9, 1, "missed"), ("<", 0, 0.0, 1, "missed"),
+        ("<=", 3, 0, 2.9, "reproduced"), ("<=", 3, 0, 3.0, "reproduced"), ("<=", 3, 0, 3.1, "undecided"),
+        ("<=", 0, -1, 0.0, "reproduced"), ("<=", 3, 3.1, 9, "missed"),
     ],
 )  # fmt: skip
 def test_a_claim_is_judged_on_the_whole_interval(
-    relation: str, margin: float, low: float, high: float, holds: bool
+    relation: str, margin: float, low: float, high: float, word: str
 ) -> None:
-    assert verdict.claim_holds(claim(relation, margin), Estimate((low + high) / 2, low, high, 30)) is holds
+    apart = Estimate((low + high) / 2, low, high, 10)
+    assert verdict.claim_verdict(claim(relation, margin), apart) == word
+    if word == "reproduced":
+        assert verdict.claim_verdict(claim(relation, margin), apart, above_controls=False) == "undecided"
+        few = Estimate(apart.ours, low, high, 9)
+        assert verdict.claim_verdict(claim(relation, margin), few) == "undecided"
 
 
-def test_the_word_for_it() -> None:
-    assert verdict.verdict(True, True, "") == verdict.verdict(True, True, "why") == "reproduced"
-    assert verdict.verdict(True, False, "") == verdict.verdict(True, False, "  ") == "missed"
-    assert verdict.verdict(True, False, "why") == "explained"
-    assert verdict.verdict(False, False, "why") == verdict.verdict(False, True, "") == "not run"
+def test_a_claim_without_an_interval_is_undecided_and_without_trials_not_run() -> None:
+    assert verdict.claim_verdict(claim(">"), Estimate(5.0, math.nan, math.nan, 1)) == "undecided"
+    assert verdict.claim_verdict(claim(">"), Estimate()) == "not run"
 
 
-def test_most_trials_win_and_cuda_on_a_tie() -> None:
-    cpu, cuda = np.zeros(3), np.ones(3)
-    assert verdict.most_trials({"cpu": cpu, "cuda": cuda}) is cuda
-    assert verdict.most_trials({"cuda": cuda[:2], "cpu": cpu}) is cpu
-    assert len(verdict.most_trials({})) == 0
+@pytest.mark.parametrize(
+    ("relation", "metric", "better"),
+    [(">", "psnr", "plain"), (">=", "psnr", "plain"), ("<", "psnr", "other"), (">", "mse", "other"),
+     ("<=", "lpips", "plain")],
+)  # fmt: skip
+def test_the_winner_of_a_claim(relation: str, metric: str, better: str) -> None:
+    best = verdict.winner(claim(relation, metric=metric))
+    assert best is not None and best.variant == better
 
 
-def test_a_difference_is_paired_over_common_trials() -> None:
-    left, right = pd.Series([5.0, 7.0, 9.0], index=[0, 1, 2]), pd.Series([1.0, 2.0], index=[1, 2])
-    np.testing.assert_array_equal(verdict.difference(left, right), [6.0, 7.0])
-    never = pd.Series([math.inf, math.inf]), pd.Series([math.inf, 3.0])
-    np.testing.assert_array_equal(verdict.difference(*never), [0.0, math.inf])
-
-
-def test_an_absent_value_makes_the_estimate_absent() -> None:
-    got = verdict.estimate(np.array([1.0, math.nan]), "lpips")
-    assert not got.exists and got.n == 2
+def test_a_row_that_is_said_to_fall_short_has_no_winner() -> None:
+    assert verdict.winner(claim("<", value=0.1, metric="exact")) is None
 
 
 BENCHMARK = {
@@ -150,7 +145,7 @@ def say(*entries: config.PublishedNumber | config.Claim) -> None:
 def test_the_table(checkout: Path) -> None:
     say(
         number(value=21.5, scale="quick"),
-        number(value=30.0, scale="quick", gap="other data"),
+        number(value=30.0, scale="quick", cause="other data"),
         number(value=30.0, scale="quick", gates=True),
         number(variant="unrun", scale="quick"),
         number(scale="paper"),
@@ -160,14 +155,69 @@ def test_the_table(checkout: Path) -> None:
     )
     table = verdict.verdicts(Results.at("quick"))
     assert tuple(table.columns) == verdict.COLUMNS
-    assert table["verdict"].tolist() == [
-        "reproduced", "explained", "missed", "not run", "reproduced", "missed",
-    ]  # fmt: skip
+    assert table["verdict"].tolist() == ["undecided", "missed", "missed", "not run", "undecided", "undecided"]
     first, relation, value = table.iloc[0], table.iloc[4], table.iloc[5]
     assert (first["ours"], first["n"], first["published"]) == (21.5, 4, "21.5")  # the stale 99 dB do not count
     assert (relation["run"], relation["published"], relation["tolerance"]) == ("b/plain vs b/other", "> 1.5", 1.5)
     assert relation["where"] == "better - s. 3" and (relation["ours"], relation["low"], relation["high"]) == (2, 2, 2)
     assert value["run"] == "b/plain vs 21" and value["ours"] == pytest.approx(0.5)
+    assert not table["gates"].any() and not verdict.red(table).any(), "four trials gate nothing"
+
+
+@pytest.fixture
+def enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict, "ENOUGH_FOR_NUMBERS", 4)
+    monkeypatch.setattr(verdict, "ENOUGH_FOR_CLAIMS", 4)
+
+
+def test_what_gates_is_red_unless_the_cause_of_its_miss_is_known(checkout: Path, enough: None) -> None:
+    say(
+        number(value=30.0, scale="quick", gates=True),
+        number(value=30.0, scale="quick", gates=True, cause="other data"),
+        number(value=30.0, scale="quick"),
+        claim("<", scale="quick"),
+        claim("<", scale="quick", provenance="figure"),
+        claim("<", scale="quick", provenance="ours"),
+        claim("<", scale="quick", gates=False),
+    )
+    table = verdict.verdicts(Results.at("quick"))
+    assert (table["verdict"] == "missed").all()
+    assert table["gates"].tolist() == [True, True, False, True, False, True, False]
+    assert verdict.red(table).tolist() == [True, False, False, True, False, True, False]
+
+
+def control(checkout: Path, psnr: float) -> None:
+    """A paper of controls whose one row scores so much."""
+    folder = checkout / "baselines/controls"
+    folder.mkdir()
+    (folder / "attack.py").write_text("")
+    content = {"version": 1, "title": "c", "on": {"b": {}}, "variants": {"noise": {}}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    key = trial_lines.present_keys("controls", config.benchmark("b", "quick"))["noise"]
+    lines = [
+        {"variant": "noise", "trial": trial, "status": "ok", "device_kind": "cpu", "execution": "loop",
+         "psnr": psnr + trial, "benchmark_version": 1, "attack_version": 1, "seed": 0,
+         **dict(zip(trial_lines.KEY, key, strict=True))}
+        for trial in range(4)
+    ]  # fmt: skip
+    path = Results.at("quick").folder("controls", "b") / "trials.csv"
+    trial_lines.write(path, trial_lines.frame(lines))
+
+
+def test_a_winner_below_a_control_has_won_nothing(checkout: Path, enough: None) -> None:
+    say(claim(">", scale="quick"), claim("<", value=25.0, scale="quick"))
+    assert verdict.verdicts(Results.at("quick"))["verdict"].tolist() == ["reproduced", "reproduced"]
+    control(checkout, psnr=20.0)  # as much as the better one of the two
+    assert verdict.verdicts(Results.at("quick"))["verdict"].tolist() == ["undecided", "reproduced"]
+
+
+def test_a_number_that_a_control_scores_too_tells_nothing(checkout: Path, enough: None) -> None:
+    say(number(value=21.5, scale="quick", tolerance=2.5, gates=True))
+    before = verdict.verdicts(Results.at("quick")).iloc[0]
+    control(checkout, psnr=18.0)  # 19.5 on average
+    after = verdict.verdicts(Results.at("quick")).iloc[0]
+    assert (before["verdict"], before["gates"]) == ("reproduced", True)
+    assert (after["verdict"], after["gates"]) == ("undecided", False)
 
 
 @pytest.mark.parametrize(
@@ -192,14 +242,14 @@ def test_a_metric_that_there_is_not_is_named_at_load(checkout: Path) -> None:
 
 
 def test_the_file_is_stable(checkout: Path) -> None:
-    say(number(value=21.5, scale="quick"), number(variant="unrun", scale="quick", gap='a "gap", with comma'))
+    say(number(value=21.5, scale="quick"), number(variant="unrun", scale="quick", cause='a "cause", with comma'))
     verdict.write_verdicts(Results.at("quick"))
     path = Results.at("quick").file("published.csv")
     before = path.read_bytes()
     verdict.write_verdicts(Results.at("quick"))
     assert path.read_bytes() == before
     got = pd.read_csv(path, dtype=str, keep_default_na=False)
-    assert got["ours"].tolist() == ["21.5", ""] and got.loc[1, "gap"] == 'a "gap", with comma'
+    assert got["ours"].tolist() == ["21.5", ""] and got.loc[1, "cause"] == 'a "cause", with comma'
     assert verdict.verdicts(Results.at("paper")).empty
 
 

@@ -156,7 +156,7 @@ def conclude(results: Results) -> None:
     committed = report.stated_verdicts(results.at(results.scale))
     print_frame(replication.comparison(here, committed), title="published / committed / here")
     screen.print(escape(f"report: {page}"), soft_wrap=True)
-    if ((here["verdict"] == "missed") & here["gates"]).any():
+    if verdict.red(here).any():
         raise typer.Exit(1)
 
 

@@ -79,9 +79,9 @@ NUMBERS: list[tuple[str, str, str]] = [
     *(("where: Table 1", f"where: {value}", f"where {named}") for value, named in (
         ("7", "7"), ("<script>x</script>", "<script>"), ("''", "''"),
     )),
-    ("gates: true", "gates: true\n    gap: <img src=x>", "gap <img"),
+    ("gates: true", "gates: true\n    cause: <img src=x>", "cause <img"),
     ("gates: true", "gates: true\n    colour: 1", "colour"),
-    ("gates: true", "gates: true\n    gates: false", "gates"), ("gates: true", "gates: true\n    gap: 5", "gap 5"),
+    ("gates: true", "gates: true\n    gates: false", "gates"), ("gates: true", "gates: true\n    cause: 5", "cause 5"),
     ('relation: "<"', "relation: less", "relation 'less'"), ("    value: 90\n", "", "`right` `value`"),
     ("value: 90", "value: '90'", "value '90'"), ("value: 90", "value: true", "value True"),
     ("margin: 0.0", "margin: -1", "margin -1"),

@@ -100,7 +100,11 @@ def _run_findings(results: Results, paper: str, run: str, gating: Collection[Boa
         return
     current = results.current_lines(paper, run)
     again = f"{restore(place)}; `leakboard reproduce {paper} {run} --scale {results.scale}` writes it again"
-    for file, derived in ((place / "metrics.json", aggregate(current)), (place / "timing.json", timing(current))):
+    derived_from = (
+        (place / "metrics.json", aggregate(current, benchmark.batch)),
+        (place / "timing.json", timing(current)),
+    )
+    for file, derived in derived_from:
         yield from guarded(file, functools.partial(_derived_findings, file, derived, again))
 
 
@@ -154,9 +158,10 @@ def _verdict_findings(results: Results, judged: list[pd.DataFrame]) -> Iterator[
         place = f"baselines/{row.paper}/published.yaml"
         what = f"{row.run} {row.metric} ({results.scale})"
         ours = f"{row.ours:.6g} [{row.low:.6g}, {row.high:.6g}], n={row.n}"
-        if row.verdict == "missed" and row.gates:
-            mend = "find the cause; where it is true and stays, state it as the entry's `gap`"
-            yield Finding(place, what, ours, f"{row.published} (tolerance {row.tolerance:.6g})", mend=mend)
+        if row.verdict == "missed" and row.gates and not row.cause:
+            mend = "find the cause; where committed trials show that it is true, state it as the entry's `cause`"
+            expected = f"{row.published} (tolerance {row.tolerance:.6g})"
+            yield Finding(place, what, ours, expected, mend=mend)
         if row.verdict == "not run" and row.n:
             mend = f"`leakboard rescore {row.paper} --scale {results.scale}`, or reproduce with --fresh"
             yield Finding(place, what, f"absent in some of {row.n} trials", "a value in each", "warning", mend)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from leakboard.board.tables import CONTROLS
 from leakboard.metrics import heading
-from leakboard.record.aggregate import interval
+from leakboard.record.intervals import of_mean
 from leakboard.record.saving import write_bytes, write_text
 
 MOST_COLUMNS = 10
@@ -118,7 +118,7 @@ def _psnr_text(true: np.ndarray, got: np.ndarray) -> str:
 
 
 def curves(target: Path | IO[str], frame: pd.DataFrame) -> None:
-    """Write an SVG: PSNR against gradient evaluations, one line per variant, its 95 % bootstrap band over trials.
+    """Write an SVG: PSNR against gradient evaluations, one line per variant, its 95 % band over trials.
 
     frame: lines of `curve.csv`. A trial that ended keeps its last value, so each point is a mean over all trials that
     left snapshots; the legend counts them. Of several device kinds that with most is drawn, CUDA on a tie.
@@ -127,7 +127,7 @@ def curves(target: Path | IO[str], frame: pd.DataFrame) -> None:
     def draw(axes: Any) -> None:
         for index, (variant, lines) in enumerate(frame.groupby("variant")):
             x, values = _along(_one_kind(lines))
-            bands = np.array([interval(column) for column in values.T])
+            bands = np.array([of_mean(column) for column in values.T])
             colour = COLOURS[index % len(COLOURS)]
             dash = DASHES[index // len(COLOURS) % len(DASHES)]
             axes.fill_between(x, bands[:, 0], bands[:, 1], color=colour, alpha=0.15, linewidth=0)
@@ -190,7 +190,7 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
 def drawable(board: pd.DataFrame) -> list[dict[Any, Any]]:
     """The attacks of a board that have a finite score and a time."""
     attacks = board[board["paper"] != CONTROLS]
-    finite = np.isfinite(attacks[["score", "score_low", "score_high", "seconds"]].to_numpy(dtype=float)).all(axis=1)
+    finite = np.isfinite(attacks[["score", "seconds"]].to_numpy(dtype=float)).all(axis=1)
     return attacks[finite & (attacks["seconds"] > 0).to_numpy()].to_dict("records")
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from leakboard import config
-from leakboard.board import figures, tables, verdict
+from leakboard.board import figures, replication, tables, verdict
 from leakboard.board.readable import shown, threat_sentence
-from leakboard.board.replication import VERDICTS, interval_text, read_verdicts
+from leakboard.board.replication import interval_text, read_verdicts
 from leakboard.config import Benchmark, Scale
 from leakboard.config.texts import bytes_of, there
 from leakboard.metrics import heading
@@ -35,7 +34,7 @@ STATED: dict[str, cells.Parse] = {
     **{name: cells.number(endless=True) for name in ("ours", "low", "high")},
     "gates": cells.flag,
     "n": cells.whole(),
-    "verdict": cells.one_of(VERDICTS),
+    "verdict": cells.one_of(replication.VERDICTS),
 }
 COST_CAPTION = (
     "Score of each attack against its median seconds per trial; a cross carries no rank, dotted lines are controls."
@@ -78,12 +77,13 @@ def report(results: Results, judged: pd.DataFrame | None = None, board: pd.DataF
 
 
 def _counted(judged: pd.DataFrame) -> str:
-    counts = Counter(judged["verdict"])
-    return "Published numbers and claims: " + ", ".join(f"{counts[name]} {name}" for name in VERDICTS) + "."
+    counts, others = replication.counted(judged)
+    kinds = [f"{kind}: {', '.join(f'{n} {word}' for word, n in row.items() if n)}" for kind, row in counts.iterrows()]
+    return ". ".join(kinds) + ". " + others
 
 
 def _verdict(row: dict[Any, Any]) -> dict[str, str]:
-    shown = {name: str(row[name]) for name in ("paper", "run", "where", "provenance", "metric", "published", "gap")}
+    shown = {name: str(row[name]) for name in ("paper", "run", "where", "provenance", "metric", "published", "cause")}
     return {
         **shown,
         "ours": interval_text(row),

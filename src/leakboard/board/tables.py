@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from leakboard import config
+from leakboard.board.estimates import Estimate, Sample, difference, estimate, sample_of
 from leakboard.board.norms import by_gradient_norm
 from leakboard.board.readable import markdown, plain, shown, threat_sentence
-from leakboard.board.verdict import Estimate, estimate
 from leakboard.config import Benchmark
 from leakboard.metrics import COSTS, QUALITY, REACHED, heading, lower_is_better
 from leakboard.record import speed, trial_lines
-from leakboard.record.aggregate import interval, metric_values, one_per_trial
+from leakboard.record.aggregate import metric_values, one_per_trial
 from leakboard.record.results import Results
 
 CONTROLS = "controls"
@@ -51,7 +51,7 @@ def board_around(results: Results, run: str, extra: pd.DataFrame | None = None) 
     """
     question = results.benchmark(run)
     found = [row for paper in config.papers_on(run) for row in _paper_rows(results, paper, question)]
-    board = pd.DataFrame(found, columns=list(COLUMNS))
+    board = pd.DataFrame(found, columns=[*COLUMNS, "sample"])
     if extra is not None and len(extra):
         further = rows(str(extra["attack"].iloc[0]), question, extra) if "trial" in extra else extra
         joined = pd.concat([further, board], ignore_index=True) if len(board) else further
@@ -68,14 +68,14 @@ def _paper_rows(results: Results, paper: str, question: Benchmark) -> list[dict[
 def rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame) -> pd.DataFrame:
     """Trial lines of one attack, all taken as current -> its rows of the board, not ranked yet."""
     everything = pd.Series(True, index=lines.index, dtype=bool)
-    return pd.DataFrame(list(_rows(paper, benchmark, lines, everything)), columns=list(COLUMNS))
+    return pd.DataFrame(list(_rows(paper, benchmark, lines, everything)), columns=[*COLUMNS, "sample"])
 
 
 def _rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame, current: pd.Series) -> Iterator[dict[str, Any]]:
     counted = one_per_trial(lines[current])
     for (variant, kind), every in lines.groupby(["variant", "device_kind"]):
         chosen = counted[(counted["variant"] == variant) & (counted["device_kind"] == kind)]
-        score = _estimate(chosen, benchmark.metrics[0])
+        found = {metric: _estimate(chosen, metric, benchmark.batch) for metric in (*QUALITY, *COSTS)}
         known = benchmark.threat.knows
         yield {
             "benchmark": benchmark.name,
@@ -84,12 +84,12 @@ def _rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame, current: pd.Ser
             "device_kind": kind,
             "rank": "-",
             "metric": benchmark.metrics[0],
-            **_named("score", score),
+            **_named("score", found[benchmark.metrics[0]]),
             "n": len(chosen),
             "failures": int(chosen["status"].isin(trial_lines.FAILURES).sum()),
             "labels": _labels(chosen, known),
-            **{name: value for metric in QUALITY for name, value in _named(metric, _estimate(chosen, metric)).items()},
-            **{metric: _six(_estimate(chosen, metric).ours) for metric in COSTS},
+            **{name: value for metric in QUALITY for name, value in _named(metric, found[metric]).items()},
+            **{metric: _six(found[metric].ours) for metric in COSTS},
             "peak_bytes": _six(chosen["peak_bytes"].max()),
             "execution": _joined(chosen["execution"]),
             "seconds_per_step": speed.seconds_per_step(benchmark.scale, benchmark.name, paper, str(kind)),
@@ -97,18 +97,18 @@ def _rows(paper: str, benchmark: Benchmark, lines: pd.DataFrame, current: pd.Ser
             **benchmark.threat.model_dump(include={"attacker", "conduct", "sees"}),
             "knows": " ".join(sorted(known)),
             "note": _note(chosen, every[current[every.index]], every, benchmark.trials),
+            "sample": sample_of(chosen, benchmark.metrics[0], benchmark.batch),
         }
 
 
-def _estimate(lines: pd.DataFrame, metric: str) -> Estimate:
+def _estimate(lines: pd.DataFrame, metric: str, batch: int) -> Estimate:
     """Mean (cost: median) over one row's trials with its interval; of seconds over the trials that have them."""
     if metric not in lines:
         return Estimate()
     values = metric_values(lines, metric)
-    if metric not in COSTS or metric in REACHED:
-        return estimate(values, metric)
-    timed = values[~np.isnan(values)]
-    return Estimate(float(np.median(timed)), *interval(timed, median=True), len(timed)) if len(timed) else Estimate()
+    if metric in COSTS and metric not in REACHED:
+        values = values[~np.isnan(values)]
+    return estimate(values, metric, batch)
 
 
 def _named(name: str, got: Estimate) -> dict[str, float]:
@@ -144,33 +144,49 @@ def _note(chosen: pd.DataFrame, current: pd.DataFrame, every: pd.DataFrame, tria
 
 
 def ranked(board: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one benchmark, best score first, with their ranks; equal scores share a rank, better PSNR above.
+    """The rows of one benchmark, best score first, with their ranks: one more than rows are better, trial by trial.
 
-    An attack is ranked once: on the device kind with most trials, CUDA on a tie. Where the metric is a cost, only rows
-    of the kind that most rows were measured on are ranked.
+    Better is what the 95 % interval of the paired difference says; rows that nothing beats share the first rank. An
+    attack is ranked once: on the device kind with most trials, CUDA on a tie. Rows with other trials than that with
+    most of them have no rank. Where the metric is a cost, only rows of the kind that most rows were measured on are
+    ranked.
     """
     if board.empty:
-        return board
+        return board.drop(columns="sample", errors="ignore")
     metric = str(board["metric"].iloc[0])
     ascending = lower_is_better(metric)
-    place = _contenders(board, metric)["score"].rank(method="min", ascending=ascending)
-    rank = place.map(lambda value: str(int(value))).reindex(board.index).fillna("-")
+    standing = _contenders(board, metric)
+    place = {
+        index: str(1 + sum(_beats(one, other, ascending) for one in standing)) for index, other in standing.items()
+    }
+    rank = pd.Series(place, dtype=object).reindex(board.index).fillna("-")
     order = board["score"] if ascending else -board["score"]
     keyed = board.assign(rank=rank, order=order, sharper=-board["psnr"])
     keyed = keyed.sort_values(["order", "sharper", "paper", "variant", "device_kind"])
-    return keyed.drop(columns=["order", "sharper"]).reset_index(drop=True)
+    return keyed.drop(columns=["order", "sharper", "sample"]).reset_index(drop=True)
 
 
-def _contenders(board: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Rows that can have a rank; one in which every trial failed stands for no attack."""
+def _beats(one: Sample, other: Sample, ascending: bool) -> bool:
+    if one is other:
+        return False
+    apart = difference(one, other)
+    return apart.below(0) if ascending else apart.beyond(0)
+
+
+def _contenders(board: pd.DataFrame, metric: str) -> pd.Series:
+    """{row: its trials}, of rows that can have a rank; one in which every trial failed stands for no attack."""
     standing = board[(board["paper"] != CONTROLS) & board["score"].notna() & (board["n"] > board["failures"])]
     first = standing.assign(other=standing["device_kind"] != "cuda")
     if metric in COSTS:
         size = first.groupby("device_kind")["device_kind"].transform("size")
         kinds = first.assign(size=size).sort_values(["size", "other", "device_kind"], ascending=[False, True, True])
-        return kinds[kinds["device_kind"] == kinds["device_kind"].iloc[0]] if len(kinds) else kinds
-    ordered = first.sort_values(["n", "other", "device_kind"], ascending=[False, True, True])
-    return ordered.drop_duplicates(["paper", "variant"])
+        chosen = kinds[kinds["device_kind"] == kinds["device_kind"].iloc[0]] if len(kinds) else kinds
+    else:
+        ordered = first.sort_values(["n", "other", "device_kind"], ascending=[False, True, True])
+        chosen = ordered.drop_duplicates(["paper", "variant"])
+    most = max(chosen["sample"], key=len, default=None)
+    same = [most is not None and set(one.victims) == set(most.victims) for one in chosen["sample"]]
+    return chosen.loc[same, "sample"]
 
 
 def board_text(table: pd.DataFrame) -> str:
@@ -189,9 +205,11 @@ def write_leaderboard(results: Results) -> pd.DataFrame:
 def _page(results: Results, table: pd.DataFrame) -> str:
     parts = [
         f"# Leaderboard, {results.scale} scale",
-        "Mean over all trials [95 % bootstrap interval]; a failed trial scores what noise scores. Costs are medians of "
-        "the attack alone; ms per step is one gradient evaluation of one reconstruction, in the execution that "
-        "`make speed` chose. A rank holds within its table only; controls are shown and not ranked.",
+        "Mean over all trials [95 % interval: exact for single images, Student's t below 30 trials, BCa bootstrap from "
+        "30 on]; a failed trial scores what noise scores. Costs are medians of the attack alone; ms per step is one "
+        "gradient evaluation of one reconstruction, in the execution that `make speed` chose. A rank holds within its "
+        "table only and is one more than the number of rows that are better trial by trial, so rows that these trials "
+        "cannot tell apart share one; controls are shown and not ranked.",
     ]
     for name, board in table.groupby("benchmark", sort=False):
         question = results.benchmark(str(name))

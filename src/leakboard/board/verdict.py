@@ -1,76 +1,89 @@
-"""Every published number and claim against ours: reproduced, missed, explained (missed, with a stated gap) or not run.
+"""Every published number and claim against ours: reproduced, missed, undecided or not run.
 
-Tolerances are two-sided: too good misses too. Of the device kinds only one is used, that with most trials, CUDA on a
-tie; a claim takes both its sides from the same kind.
+Bands are two-sided (too good misses too) and come from the paper's side alone: few trials of ours never widen one. Of
+the kinds of device only one is used, that with most trials, CUDA on a tie; a claim takes both its sides from the same.
 """
 
 from __future__ import annotations
 
 import functools
 import io
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from leakboard.config import Claim, PublishedNumber, Row, Scale, paper_names, published
-from leakboard.metrics import RATES, REACHED
-from leakboard.record.aggregate import interval, metric_values, one_per_trial
+from leakboard.board.estimates import Estimate, Sample, against, difference, estimate, most_trials, samples
+from leakboard.board.registered import POST_HOC, UNKNOWN, registered
+from leakboard.config import Claim, PublishedNumber, Row, Scale, paper_names, papers_on, params, published
+from leakboard.metrics import COSTS, RATES, lower_is_better
 from leakboard.record.results import Results
 from leakboard.record.trial_lines import write_text
 
 COLUMNS = (
     "paper", "run", "metric", "where", "provenance", "gates", "published", "tolerance", "ours", "low", "high", "n",
-    "verdict", "gap",
+    "verdict", "registered", "cause",
 )  # fmt: skip
-RATE_TOLERANCE = 0.05  # a rate is held to five points, or to what n trials can tell
-
-Lines = Callable[[str, str], pd.DataFrame]
+# The least that a metric's band reaches to either side: five points of a rate, 1 dB, 0.05 of a similarity.
+LEAST_BAND = {**dict.fromkeys((*RATES, "ssim", "lpips"), 0.05), "psnr": 1.0}
+ENOUGH_FOR_NUMBERS, ENOUGH_FOR_CLAIMS = 30, 10  # trials, what was drawn independently
+SHOWN_ONLY = ("memory", "figure")  # provenances of what is shown, never gates and is never counted as reproduced
+CONTROLS = "controls"
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over n trials (the median for time to 20 dB) and its 95 % interval; all NaN when there is none."""
+class Stored:
+    """The trials of one scale, as verdicts ask for them."""
 
-    ours: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    n: int = 0
+    results: Results
+    lines: Callable[[str, str], pd.DataFrame]
 
-    @property
-    def exists(self) -> bool:
-        return self.n > 0 and not math.isnan(self.ours)
+    @classmethod
+    def of(cls, results: Results) -> Stored:
+        return cls(results, functools.cache(results.current_lines))
+
+    def samples(self, paper: str, row: Row, metric: str) -> dict[str, Sample]:
+        """{device kind: what the row's trials scored}"""
+        lines = self.lines(row.paper or paper, row.run)
+        return samples(lines, row.variant, metric, self.results.benchmark(row.run).batch)
+
+    def commits(self, paper: str, rows: Iterable[Row]) -> set[str]:
+        """Where the code stood that made the rows' trials."""
+        return {
+            str(commit)
+            for row in rows
+            for lines in [self.lines(row.paper or paper, row.run)]
+            for commit in lines.loc[lines["variant"] == row.variant, "commit"]
+        }
+
+    def controls(self, run: str, metric: str, kind: str) -> list[Sample]:
+        """What the controls of a board score, as far as the metric means something for them."""
+        if metric in COSTS or CONTROLS not in papers_on(run):
+            return []
+        variants = params(CONTROLS).variants_on(self.results.benchmark(run))
+        found = [self.samples(CONTROLS, Row(run=run, variant=name), metric).get(kind) for name in variants]
+        return [one for one in found if one is not None and estimate(one.values, metric, one.batch).exists]
 
 
-def estimate(values: np.ndarray, metric: str) -> Estimate:
-    """(n,) values of one metric -> its estimate; a value that is absent makes the whole absent, n stays shown."""
-    if not len(values) or np.isnan(values).any():
-        return Estimate(n=len(values))
-    median = metric in REACHED
-    ours = float(np.quantile(values, 0.5, method="inverted_cdf")) if median else float(values.mean())
-    return Estimate(ours, *interval(values, median), len(values))
-
-
-def number_tolerance(number: PublishedNumber, ours: Estimate, batch: int = 1) -> float:
-    """What |ours - published| may be.
-
-    A rate: the largest of the file's tolerance, five points and the binomial 95 % half-width at our number of images,
-    `batch` of them in every trial. Else the larger of the file's (the paper's own spread) and the half-width of our
-    interval.
+def band(number: PublishedNumber) -> float:
+    """How far ours may lie from the published value: the file's tolerance, which is the paper's own standard error, or
+    the least of the metric's kind.
     """
+    return max(number.tolerance, LEAST_BAND.get(number.metric, 0.0))
+
+
+def number_verdict(number: PublishedNumber, ours: Estimate) -> str:
+    """`missed` when the interval lies outside of the band; `reproduced` when ours lies in it, of enough trials and with
+    an interval that is no wider; `undecided`: anything between.
+    """
+    reach = band(number) + 1e-12
     if not ours.exists:
-        return number.tolerance
-    if number.metric in RATES:
-        share = min(max(number.value, 0.0), 1.0)
-        return max(number.tolerance, RATE_TOLERANCE, 1.96 * math.sqrt(share * (1 - share) / (ours.n * batch)))
-    half = (ours.high - ours.low) / 2
-    return max(number.tolerance, half) if math.isfinite(half) else number.tolerance
-
-
-def number_holds(number: PublishedNumber, ours: Estimate, batch: int = 1) -> bool:
-    return abs(ours.ours - number.value) <= number_tolerance(number, ours, batch) + 1e-12
+        return "not run"
+    if ours.beyond(number.value + reach) or ours.below(number.value - reach):
+        return "missed"
+    narrow = ours.high - ours.low <= 2 * reach
+    within = abs(ours.ours - number.value) <= reach
+    return "reproduced" if within and narrow and ours.n >= ENOUGH_FOR_NUMBERS else "undecided"
 
 
 def claim_threshold(claim: Claim) -> float:
@@ -78,76 +91,83 @@ def claim_threshold(claim: Claim) -> float:
     return claim.margin if claim.relation in (">", "<=") else -claim.margin
 
 
-def claim_holds(claim: Claim, difference: Estimate) -> bool:
-    """Whether the whole 95 % interval of the difference lies on the claimed side."""
+def claim_verdict(claim: Claim, apart: Estimate, above_controls: bool = True) -> str:
+    """`reproduced` when the interval of the difference lies beyond the threshold, of enough trials and with the winner
+    above every control; `missed` when all of it lies on the other side; `undecided`: anything between.
+    """
     limit = claim_threshold(claim)
-    return {
-        ">": difference.low > limit,
-        ">=": difference.low >= limit,
-        "<": difference.high < limit,
-        "<=": difference.high <= limit,
-    }[claim.relation]
-
-
-def verdict(exists: bool, holds: bool, gap: str) -> str:
-    if not exists:
+    if not apart.exists:
         return "not run"
-    return "reproduced" if holds else "explained" if gap.strip() else "missed"
+    closed = claim.relation in (">=", "<=")
+    upwards = claim.relation in (">", ">=")
+    near, far = (apart.low, apart.high) if upwards else (-apart.high, -apart.low)
+    limit = limit if upwards else -limit
+    if near > limit or (closed and near >= limit):
+        return "reproduced" if above_controls and apart.n >= ENOUGH_FOR_CLAIMS else "undecided"
+    return "missed" if far < limit or (not closed and far <= limit) else "undecided"
 
 
-def by_kind(lines: pd.DataFrame, variant: str, metric: str) -> dict[str, pd.Series]:
-    """{device kind: values of one metric by trial}"""
-    chosen = one_per_trial(lines[lines["variant"] == variant])
-    groups = chosen.groupby("device_kind")
-    return {str(kind): pd.Series(metric_values(group, metric), index=group["trial"]) for kind, group in groups}
+def winner(claim: Claim) -> Row | None:
+    """The row that a claim says to be the better one, or as good; None where it says that a row falls short."""
+    upwards = (claim.relation in (">", ">=")) != lower_is_better(claim.metric)
+    return claim.left if upwards else claim.right
 
 
-def most_trials(kinds: dict[str, np.ndarray]) -> np.ndarray:
-    """The values of the device kind that has most of them, CUDA's on a tie; none: an empty array."""
-    best = max(kinds, key=lambda kind: (len(kinds[kind]), kind == "cuda", kind), default=None)
-    return np.empty(0) if best is None else kinds[best]
-
-
-def difference(left: pd.Series, right: pd.Series) -> np.ndarray:
-    """left - right over the trials that both have. Neither reached 20 dB: no difference."""
-    common = left.index.intersection(right.index)
-    one, other = left[common].to_numpy(), right[common].to_numpy()
-    with np.errstate(invalid="ignore"):
-        return np.where(np.isinf(one) & (one == other), 0.0, one - other)
-
-
-def _judged_number(paper: str, number: PublishedNumber, lines: Lines) -> dict[str, object]:
-    stored = lines(paper, number.run)
-    kinds = by_kind(stored, number.variant, number.metric)
-    ours = estimate(most_trials({kind: values.to_numpy() for kind, values in kinds.items()}), number.metric)
-    batch = max(1, len(stored["mse_each"].iloc[0].split())) if ours.exists else 1
-    holds = ours.exists and number_holds(number, ours, batch)
+def _judged_number(stored: Stored, paper: str, number: PublishedNumber) -> dict[str, object]:
+    row = Row(run=number.run, variant=number.variant)
+    kinds = stored.samples(paper, row, number.metric)
+    chosen = most_trials(kinds)
+    ours = Estimate() if chosen is None else estimate(chosen.values, number.metric, chosen.batch)
+    word, tells = number_verdict(number, ours), True
+    for control in stored.controls(number.run, number.metric, _kind(kinds, chosen)):
+        tells = tells and abs(float(control.values.mean()) - number.value) > band(number)
+    if word == "reproduced" and not tells:
+        word = "undecided"  # a control scores as much
     return {
         "paper": paper,
         "run": f"{number.run}/{number.variant}",
         "where": " ".join(number.where.split()),
         "published": f"{number.value:.6g}",
-        **_shared(number, ours, number_tolerance(number, ours, batch), holds),
+        "tolerance": band(number),
+        **_shared(stored, paper, number, [row], ours, word, tells and ours.n >= ENOUGH_FOR_NUMBERS),
     }
 
 
-def _judged_claim(paper: str, claim: Claim, lines: Lines) -> dict[str, object]:
-    left = by_kind(lines(claim.left.paper or paper, claim.left.run), claim.left.variant, claim.metric)
+def _judged_claim(stored: Stored, paper: str, claim: Claim) -> dict[str, object]:
+    left = stored.samples(paper, claim.left, claim.metric)
     if claim.right is None:
-        value, other = float(claim.value or 0.0), f"{claim.value:.6g}"
-        kinds = {kind: values.to_numpy() - value for kind, values in left.items()}
+        rows, other = [claim.left], f"{claim.value:.6g}"
+        chosen = most_trials(left)
+        apart = Estimate() if chosen is None else against(chosen, float(claim.value or 0.0))
+        kind = _kind(left, chosen)
     else:
-        right = by_kind(lines(claim.right.paper or paper, claim.right.run), claim.right.variant, claim.metric)
-        other = _label(paper, claim.right)
-        kinds = {kind: difference(left[kind], right[kind]) for kind in left.keys() & right.keys()}
-    ours = estimate(most_trials(kinds), claim.metric)
+        rows, other = [claim.left, claim.right], _label(paper, claim.right)
+        right = stored.samples(paper, claim.right, claim.metric)
+        both = {kind: difference(left[kind], right[kind]) for kind in left.keys() & right.keys()}
+        kind = max(both, key=lambda kind: (both[kind].n, kind == "cuda", kind), default="")
+        apart = both.get(kind, Estimate())
+    word = claim_verdict(claim, apart, not apart.exists or _above_controls(stored, paper, claim, kind))
     return {
         "paper": paper,
         "run": f"{_label(paper, claim.left)} vs {other}",
         "where": " ".join(f"{claim.says} - {claim.where}".split()),
         "published": f"{claim.relation} {claim_threshold(claim) + 0.0:.6g}",
-        **_shared(claim, ours, claim.margin, ours.exists and claim_holds(claim, ours)),
+        "tolerance": claim.margin,
+        **_shared(stored, paper, claim, rows, apart, word, apart.n >= ENOUGH_FOR_CLAIMS),
     }
+
+
+def _above_controls(stored: Stored, paper: str, claim: Claim, kind: str) -> bool:
+    """Whether what the claim says to be better is better than every control of its board."""
+    best = winner(claim)
+    if best is None or (mine := stored.samples(paper, best, claim.metric).get(kind)) is None:
+        return True
+    apart = [difference(mine, control) for control in stored.controls(best.run, claim.metric, kind)]
+    return all(one.below(0) if lower_is_better(claim.metric) else one.beyond(0) for one in apart)
+
+
+def _kind(kinds: dict[str, Sample], chosen: Sample | None) -> str:
+    return next((kind for kind, one in kinds.items() if one is chosen), "")
 
 
 def _label(paper: str, row: Row) -> str:
@@ -156,19 +176,27 @@ def _label(paper: str, row: Row) -> str:
     return place if row.paper in (None, paper) else f"{row.paper}:{place}"
 
 
-def _shared(entry: PublishedNumber | Claim, ours: Estimate, tolerance: float, holds: bool) -> dict[str, object]:
+def _shared(
+    stored: Stored, paper: str, entry: PublishedNumber | Claim, rows: list[Row], ours: Estimate, word: str, enough: bool
+) -> dict[str, object]:
+    stood = registered(paper, entry, stored.results.scale, stored.commits(paper, rows)) if ours.exists else UNKNOWN
     return {
         "metric": entry.metric,
         "provenance": entry.provenance,
-        "gates": entry.gates,
-        "tolerance": tolerance,
+        "gates": entry.gates and enough and stood != POST_HOC and entry.provenance not in SHOWN_ONLY,
         "ours": ours.ours,
         "low": ours.low,
         "high": ours.high,
         "n": ours.n,
-        "verdict": verdict(ours.exists, holds, entry.gap),
-        "gap": " ".join(entry.gap.split()),
+        "verdict": word,
+        "registered": stood,
+        "cause": " ".join(entry.cause.split()),
     }
+
+
+def red(table: pd.DataFrame) -> pd.Series:
+    """Which entries fail: they gate and are missed, and nobody has said why."""
+    return (table["verdict"] == "missed") & table["gates"] & (table["cause"] == "")
 
 
 def _entries(scale: Scale) -> Iterator[tuple[str, PublishedNumber | Claim]]:
@@ -183,15 +211,16 @@ def _entries(scale: Scale) -> Iterator[tuple[str, PublishedNumber | Claim]]:
 def verdicts(results: Results) -> pd.DataFrame:
     """The content of `published.csv`: one row per published number and claim, `COLUMNS`.
 
-    A number: `published` its value, `tolerance` the one that was applied. A claim: `run` names both sides, `published`
-    the relation that the difference left - right must satisfy, `tolerance` the margin, `where` starts with its
-    sentence; ours, low and high are the difference paired by trial, over the trials that both sides have.
+    A number: `published` its value, `tolerance` its band. A claim: `run` names both sides, `published` the relation
+    that the difference left - right must satisfy, `tolerance` the margin, `where` starts with its sentence; ours, low
+    and high are the difference, over pairs of trials with the same victim where there are such. gates: whether a miss
+    is a failure, which takes enough trials and an entry that stood before them.
     """
-    lines = functools.cache(results.current_lines)
+    stored = Stored.of(results)
     rows = [
-        _judged_number(paper, entry, lines)
+        _judged_number(stored, paper, entry)
         if isinstance(entry, PublishedNumber)
-        else _judged_claim(paper, entry, lines)
+        else _judged_claim(stored, paper, entry)
         for paper, entry in _entries(results.scale)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

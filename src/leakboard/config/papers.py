@@ -68,12 +68,17 @@ class Params(Strict):
 
 
 class Entry(Strict):
-    """What a number and a claim share. `gates`: a miss is a red test. `gap`: why a miss is true and expected."""
+    """What a number and a claim share.
+
+    gates: a miss without a cause is a failure. cause: why a miss is true, as far as committed trials back it.
+    provenance: verified (read in the source), secondary (in another one), figure (read off one) or memory, which are
+    shown and never gate; theorem; ours, a claim that no paper makes.
+    """
 
     metric: Metric
     where: Line
-    provenance: Literal["verified", "figure", "secondary", "memory"]
-    gap: Note = ""
+    provenance: Literal["verified", "figure", "secondary", "memory", "theorem", "ours"]
+    cause: Note = ""
     scale: Annotated[tuple[Scale, ...], Different] = ("paper",)
 
     @field_validator("scale", mode="before")
@@ -95,6 +100,8 @@ class PublishedNumber(Entry):
     def _only_verified_gates(self) -> PublishedNumber:
         if self.gates and self.provenance in ("memory", "figure"):
             raise ValueError(f"`gates` with `provenance: {self.provenance}`: such a number is shown and never gates")
+        if self.provenance == "ours":
+            raise ValueError("`provenance: ours`: a number of our own is no published one")
         return self
 
 

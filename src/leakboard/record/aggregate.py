@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections import Counter
@@ -12,40 +11,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leakboard.metrics import MEASURED, REACHED
+from leakboard.metrics import MEASURED, METRICS, REACHED
+from leakboard.record import intervals
+from leakboard.record.intervals import Interval
 from leakboard.record.results import Results
 from leakboard.record.trial_lines import FAILURES, write_text
 
-RESAMPLES = 2000
 
+def interval(values: np.ndarray, metric: str, batch: int = 1) -> Interval:
+    """95 % interval of what a metric is averaged to over trials, (n,) -> (low, high); NaN where n allows none.
 
-@functools.lru_cache(maxsize=16)
-def _draws(n: int) -> np.ndarray:
-    """Which trials each resample holds, (RESAMPLES, n); the same for every metric, so intervals are reproducible."""
-    return np.random.default_rng(20).integers(0, n, (RESAMPLES, n))
-
-
-def interval(values: np.ndarray, median: bool = False) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean (or median) over trials, (n,) -> (low, high); NaN for n = 0.
-
-    A median may be infinite (never reached); percentiles are then taken without interpolation.
+    batch: how many images each value is a share of.
     """
-    return _interval(np.ascontiguousarray(values, dtype=float).tobytes(), median)
-
-
-@functools.lru_cache(maxsize=8192)
-def _interval(content: bytes, median: bool) -> tuple[float, float]:
-    """The same trials stand behind aggregates, boards and verdicts."""
-    values = np.frombuffer(content)
-    if not len(values):
-        return math.nan, math.nan
-    resampled = values[_draws(len(values))]
-    if median:
-        middles = np.quantile(resampled, 0.5, axis=1, method="inverted_cdf")
-        low, high = np.quantile(middles, (0.025, 0.975), method="inverted_cdf")
-    else:
-        low, high = np.quantile(resampled.mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
+    how = METRICS[metric].average
+    if how == "median":
+        return intervals.of_median(values)
+    return intervals.of_share(values, batch) if how == "share" else intervals.of_mean(values)
 
 
 def rounded(value: float) -> float | None:
@@ -75,18 +56,19 @@ def metric_values(lines: pd.DataFrame, metric: str) -> np.ndarray:
     return values
 
 
-def aggregate(lines: pd.DataFrame) -> dict[str, Any]:
+def aggregate(lines: pd.DataFrame, batch: int = 1) -> dict[str, Any]:
     """Current trial lines of one paper and benchmark -> the content of `metrics.json`.
 
     {variant: {device kind: {n, failures, failed_reasons, <metric>: {mean, sd, low, high}, ...}}}: every trial counts,
     failed ones with the scores of their noise row that their lines carry. A metric that no trial has is absent; one
     that some lack is {"mean": None, "reason": ...}. sd: of a sample. Skipped lines appear as {reason: count}.
+    batch: the images of one trial.
     """
     counted = one_per_trial(lines)
     summary: dict[str, Any] = {}
     for (variant, kind), group in lines.groupby(["variant", "device_kind"]):
         chosen = counted[(counted["variant"] == variant) & (counted["device_kind"] == kind)]
-        summary.setdefault(variant, {})[kind] = {**_counts(chosen, group), **_metrics(chosen)}
+        summary.setdefault(variant, {})[kind] = {**_counts(chosen, group), **_metrics(chosen, batch)}
     return summary
 
 
@@ -102,7 +84,7 @@ def _reasons(lines: pd.DataFrame) -> dict[str, int]:
     return dict(Counter(lines["reason"].where(lines["reason"] != "", lines["status"]).tolist()))
 
 
-def _metrics(lines: pd.DataFrame) -> dict[str, Any]:
+def _metrics(lines: pd.DataFrame, batch: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for metric in MEASURED:
         values = metric_values(lines, metric)
@@ -113,13 +95,13 @@ def _metrics(lines: pd.DataFrame) -> dict[str, Any]:
             name = "median" if metric in REACHED else "mean"
             found[metric] = {name: None, "reason": f"{lacking} of {len(values)} trials lack it"}
         else:
-            found[metric] = _reached(values) if metric in REACHED else _mean(values)
+            found[metric] = _reached(values) if metric in REACHED else _mean(values, metric, batch)
     return found
 
 
-def _mean(values: np.ndarray) -> dict[str, float | None]:
-    low, high = interval(values)
-    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+def _mean(values: np.ndarray, metric: str, batch: int) -> dict[str, float | None]:
+    low, high = interval(values, metric, batch)
+    spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
     return {"mean": rounded(values.mean()), "sd": rounded(spread), "low": rounded(low), "high": rounded(high)}
 
 
@@ -172,5 +154,5 @@ def write_json(path: Path, value: Any) -> None:
 def summarise(results: Results, paper: str, run: str) -> None:
     """Write `metrics.json` and `timing.json` beside `trials.csv`, from its current lines."""
     folder, lines = results.folder(paper, run), results.current_lines(paper, run)
-    write_json(folder / "metrics.json", aggregate(lines))
+    write_json(folder / "metrics.json", aggregate(lines, results.benchmark(run).batch))
     write_json(folder / "timing.json", timing(lines))
