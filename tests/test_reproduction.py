@@ -3,8 +3,8 @@
 The rule was fixed before two machines were compared. What no search decides (controls, labels in closed form, gradient
 norms of victims) may differ by a thousandth, since only rounding separates two machines. A search may end elsewhere,
 because rounding grows along its steps (without vector instructions one DLG trial in eight turned into a success):
-its mean may differ by the largest of 2 standard errors of the difference between two independent runs; what one trial
-moves that fails instead, with the score of noise (a rate: two trials); and 2 % of itself.
+its mean may differ by the largest of what two independent runs of so many trials may (95 %, Student's t of their
+standard error); what one trial moves that fails instead, with the score of noise (a rate: two trials); and 2 %.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.special import stdtrit
 
 from leakboard.config import root
 from leakboard.metrics import RATES
@@ -46,13 +47,18 @@ def aggregates(papers: Path) -> Aggregates:
     }
 
 
+def apart(n: int) -> float:
+    """Of how many standard deviations two means over n trials may differ by chance (95 %)."""
+    return 0.0 if n < 2 else -float(stdtrit(n - 1, 0.025)) * math.sqrt(2 / n)
+
+
 def allowed(paper: str, metric: str, committed: dict[str, float], n: int, noise: float | None) -> float:
     """How far a mean over n trials may lie from the committed one. noise: the mean of this metric in the noise row."""
     mean = committed["mean"]
     if paper == "controls" or metric == "gradient_norm" or (paper, metric) in CLOSED_FORM:
         return EXACT * abs(mean) + 1e-6
     one_trial = 2 / n if metric in RATES else 0.0 if noise is None else abs(mean - noise) / n
-    return max(2 * (committed["sd"] or 0.0) * math.sqrt(2 / n), one_trial, 0.02 * abs(mean)) + 1e-6
+    return max(apart(n) * (committed["sd"] or 0.0), one_trial, 0.02 * abs(mean)) + 1e-6
 
 
 def differences(committed: Aggregates, here: Aggregates) -> Iterator[str]:
