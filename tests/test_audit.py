@@ -187,6 +187,7 @@ def test_a_trial_of_a_group_is_computed_with_its_group(tmp_path: Path, monkeypat
 
 UNFIT: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "slow": lambda lines: lines.assign(seconds=61.0),
+    "slow with its group": lambda lines: lines.assign(seconds=4.0, execution="stacked x16"),
     "failed": lambda lines: lines.assign(status="failed"),
     "cuda": lambda lines: lines.assign(device_kind="cuda"),
     "of no row": lambda lines: lines.assign(variant="gone"),
