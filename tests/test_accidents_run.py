@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from accidents import BODY, QUICK, call, process, while_writing
@@ -14,6 +15,7 @@ from toys import checkout, toy
 
 from leakboard import cli, config
 from leakboard.board import tables
+from leakboard.board.estimates import Sample
 from leakboard.record import saving, trial_lines
 from leakboard.run import opened, tryout
 
@@ -175,9 +177,16 @@ def test_what_was_skipped_has_not_failed():
     assert opened.failed_rows(lines) == []
 
 
+def sample(score: float) -> Sample:
+    return Sample("psnr", score + np.arange(4) / 10, ("a", "b", "c", "d"))
+
+
 def test_rows_that_failed_throughout_are_shown_and_not_ranked():
     named = {"benchmark": "b", "variant": "only", "device_kind": "cpu", "metric": "psnr", "n": 4, "psnr": 6.0}
     scores = {"good": (20.0, 0), "lucky": (30.0, 4), "half": (10.0, 2)}
-    rows = [{**named, "paper": name, "score": score, "failures": bad} for name, (score, bad) in scores.items()]
+    rows = [
+        {**named, "paper": name, "score": score, "failures": bad, "sample": sample(score)}
+        for name, (score, bad) in scores.items()
+    ]
     got = tables.ranked(pd.DataFrame(rows)).set_index("paper")["rank"].to_dict()
     assert got == {"lucky": "-", "good": "1", "half": "2"}
