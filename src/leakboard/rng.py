@@ -23,5 +23,13 @@ def generator(*parts: object) -> torch.Generator:
 def seeded(*parts: object) -> Iterator[None]:
     """Seed torch's global generator for code that takes none (PyTorch's initialisers), and restore it afterwards."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed_of(*parts))
+        seed_globally(seed_of(*parts))
         yield
+
+
+def seed_globally(seed: int) -> None:
+    """`torch.manual_seed`, without the stack trace that it writes for a CUDA that is not there."""
+    if torch.cuda.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

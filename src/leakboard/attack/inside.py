@@ -86,7 +86,9 @@ def _restore() -> None:
     """What an earlier trial of this attack may have changed for the next one."""
     torch.set_default_dtype(torch.float32)
     torch.set_grad_enabled(True)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # `torch.manual_seed` writes a stack trace for a CUDA that is not there
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
     random.seed(0)
     numpy.random.seed(0)  # noqa: NPY002 - the global one
 

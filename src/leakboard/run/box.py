@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import dataclasses
 import itertools
+import math
 import multiprocessing
 import os
 import pickle
@@ -73,6 +74,7 @@ class Box:
         theirs.close()
         self.pid = self.process.pid
         self.late = False
+        self.watch = _Watch(self._expire)
 
     def talk(self, task: Task, given: bytes, seconds: float, answer: Answer) -> Iterator[Message]:
         """Every message of the box, the last one with `end` in its header; its calls are given to `answer`.
@@ -117,13 +119,11 @@ class Box:
     def _under_watch(self, seconds: float, work: Callable[[], Any]) -> tuple[Any, float]:
         """(what `work` gives, the seconds it took). Only a kill is a deadline: a message may stop in its middle."""
         began = time.monotonic()
-        watch = threading.Timer(max(seconds, 0.0), self._expire)
-        watch.daemon = True
-        watch.start()
+        self.watch.wait_until(began + max(seconds, 0.0))
         try:
             return work(), time.monotonic() - began
         finally:
-            watch.cancel()
+            self.watch.wait_until(math.inf)
 
     def _expire(self) -> None:
         """The end of the process; and of the line, which a child that left its group may still hold."""
@@ -146,11 +146,42 @@ class Box:
                 how(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
+        self.watch.stop()
         self.kill()
         self.pid = None  # the number may be another process's by the next call
         self.connection.close()
         self.process.join(5)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Watch(threading.Thread):
+    """Calls `expire` when a moment has come that was not put off. One thread for all messages of a box: a timer for
+    each would cost more than the message.
+    """
+
+    def __init__(self, expire: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self.expire, self.until, self.changed = expire, math.inf, threading.Condition()
+        self.start()
+
+    def wait_until(self, moment: float) -> None:
+        """The moment by `time.monotonic`, inf for none. Only an earlier one must wake the thread."""
+        with self.changed:
+            sooner, self.until = moment < self.until, moment
+            if sooner:
+                self.changed.notify()
+
+    def stop(self) -> None:
+        self.wait_until(-math.inf)
+
+    def run(self) -> None:
+        with self.changed:
+            while self.until > -math.inf:
+                if (left := self.until - time.monotonic()) > 0:
+                    self.changed.wait(min(left, threading.TIMEOUT_MAX))
+                else:
+                    self.until = math.inf
+                    self.expire()
 
 
 _numbers = itertools.count(1)
