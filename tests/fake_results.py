@@ -86,7 +86,8 @@ def checkout(
             "on": {RUN: {}},
             "variants": {v: {} for v in (*variants, "absent")},
         }
-        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        more = {"controls": [*variants, "absent"]} if paper == "controls" else {}
+        (folder / "params.yaml").write_text(yaml.safe_dump({**params, **more}))
     (root / "baselines/toy/published.yaml").write_text(yaml.safe_dump(PUBLISHED))
 
 

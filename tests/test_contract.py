@@ -36,10 +36,14 @@ def _rows() -> list[tuple[str, str, str]]:
     rows = []
     for paper in PAPERS:
         content = yaml.load((ROOT / "baselines" / paper / "params.yaml").read_text(), Loader=Yaml12)
-        sees = content.get("sees", {})
+        sees, truth = content.get("sees", {}), content.get("truth", {})
         for run, named in content["on"].items():
-            kind = run.split("_")[2]
-            rows += [(paper, name, run) for name in named or content["variants"] if kind in sees.get(name, (kind,))]
+            kind, asked = run.split("_")[2], "labels" if run.startswith("labels_") else "images"
+            rows += [
+                (paper, name, run)
+                for name in named or content["variants"]
+                if kind in sees.get(name, (kind,)) and asked in truth.get(name, (asked,))
+            ]
     return rows
 
 
@@ -54,6 +58,8 @@ def _in_checkout(monkeypatch):
 
 def few(asked: config.Benchmark) -> int:
     """Evaluations for three steps of a search, each of which may go through all local steps, and for label counts."""
+    if METRICS[asked.metrics[0]].truth == "labels":
+        return asked.budget
     spec = asked.federation
     steps = 1 if spec is None else spec.epochs * spec.steps * -(-asked.batch // (spec.batch or asked.batch))
     return min(asked.budget, max(4, asked.batch, 3 * steps + 2 if steps > 1 else 0))
@@ -85,11 +91,12 @@ def test_every_run_of_a_paper_exists(paper):
         assert params.variants_on(config.benchmark(run, "quick")), f"no row stands on {run}"
 
 
-def test_controls_stand_on_every_board_of_images():
-    """Their benchmarks are listed once, for DVC; which rows stand on which kind of board follows from `sees`."""
+def test_controls_stand_on_every_board():
+    """Their benchmarks are listed once, for DVC; which rows stand on which board follows from `sees` and `truth`."""
     boards = {run for paper in PAPERS if paper != "controls" for run in config.params(paper).on}
-    of_images = {run for run in boards if METRICS[config.benchmark(run, "quick").metrics[0]].truth == "images"}
-    assert set(config.params("controls").on) == of_images
+    assert set(config.params("controls").on) == boards
+    for run in boards:
+        assert config.params("controls").variants_on(config.benchmark(run, "quick")), f"no control on {run}"
 
 
 def test_boards_that_this_file_reads_are_the_suites():
@@ -198,7 +205,7 @@ def _values(row: tuple[str, str, str]) -> dict[str, float | str]:
 
 
 def _golden() -> dict[str, dict]:
-    """ENGINE -> row -> values, and the machine that wrote them. Only the present ENGINE's are kept."""
+    """ENGINE -> row -> values, and the machine that wrote them. Each row stands under its paper's engine only."""
     return json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
 
 
@@ -208,17 +215,18 @@ def test_golden_values_move_only_with_the_engine(row):
     if WRITE:
         _write(row, got, values)
         return
-    wanted = values.get(str(leakboard.ENGINE), {}).get(" ".join(row))
+    engine = leakboard.engine_of(row[0])
+    wanted = values.get(str(engine), {}).get(" ".join(row))
     if wanted is None:
         return  # a new row: finite is all that can be asked until the file is written again
     if got.get("model_sha") != wanted.get("model_sha"):
         asked = config.benchmark(row[2], "quick")
         computed = asked.network.weights == "trained" or asked.threat.conduct == "malicious"
-        assert computed, f"the network of {row[2]} moved while ENGINE stayed {leakboard.ENGINE}: bump ENGINE or undo"
+        assert computed, f"the network of {row[2]} moved while ENGINE stayed {engine}: bump ENGINE or undo"
         pytest.skip("this processor's training or crafting rounds differently: another network than the golden one")
     most = MOVED if values.get("machine") == MACHINE else ELSEWHERE
     moved = [name for name in wanted if name not in got or not _close(got[name], wanted[name], most)]
-    message = f"{' '.join(row)}: {moved} moved from {wanted} to {got} while ENGINE stayed {leakboard.ENGINE}"
+    message = f"{' '.join(row)}: {moved} moved from {wanted} to {got} while ENGINE stayed {engine}"
     assert not moved and got.keys() == wanted.keys(), f"{message}: bump ENGINE or undo"
 
 
@@ -230,9 +238,12 @@ def _close(got: float | str, wanted: float | str, most: float = MOVED) -> bool:
 
 def _write(row: tuple[str, str, str], got: dict[str, float | str], values: dict) -> None:
     """Put one row into the file and drop rows that are gone: `LEAKBOARD_GOLDEN=write pytest -k golden`."""
-    names = {" ".join(row) for row in ROWS}
-    kept = {name: value for name, value in values.get(str(leakboard.ENGINE), {}).items() if name in names}
-    content = {"machine": MACHINE, str(leakboard.ENGINE): {**kept, " ".join(row): got}}
+    content: dict[str, dict] = {"machine": MACHINE}
+    for paper, variant, run in ROWS:
+        engine, name = str(leakboard.engine_of(paper)), " ".join((paper, variant, run))
+        value = got if (paper, variant, run) == row else values.get(engine, {}).get(name)
+        if value is not None:
+            content.setdefault(engine, {})[name] = value
     GOLDEN.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 

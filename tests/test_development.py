@@ -148,7 +148,13 @@ def test_no_official_trial_is_a_message_that_shows_the_place_for_others():
 # ---------------------------------------------------------------------------------------------------------------------
 # The board of a try.
 
-CONTROL = {"version": 1, "title": "Controls", "variants": {"noise": {}, "mean": {}}, "on": {"toy_gradient": {}}}
+CONTROL = {
+    "version": 1,
+    "title": "Controls",
+    "variants": {"noise": {}, "mean": {}},
+    "controls": ["noise", "mean"],
+    "on": {"toy_gradient": {}},
+}
 OURS = "return Reconstruction(torch.rand(seen.shape, generator=rng))"
 
 

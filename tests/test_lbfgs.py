@@ -27,7 +27,7 @@ def minimise(objective, start, steps: int, observe=None, **more):
 
     watch = None if observe is None else lambda step, points, values, which: observe(step, points[0], values[0])
     found = lbfgs.minimise(many, start[None], steps, observe=watch, **more)
-    return lbfgs.Minimum(found.point[0], float(found.value), int(found.steps), int(found.restarts))
+    return lbfgs.Minimum(found.point[0], float(found.value), found.last[0], int(found.steps), int(found.restarts))
 
 
 def quadratic(x):

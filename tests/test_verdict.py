@@ -191,7 +191,7 @@ def control(checkout: Path, psnr: float) -> None:
     folder = checkout / "baselines/controls"
     folder.mkdir()
     (folder / "attack.py").write_text("")
-    content = {"version": 1, "title": "c", "on": {"b": {}}, "variants": {"noise": {}}}
+    content = {"version": 1, "title": "c", "on": {"b": {}}, "variants": {"noise": {}}, "controls": ["noise"]}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     key = trial_lines.present_keys("controls", config.benchmark("b", "quick"))["noise"]
     lines = [

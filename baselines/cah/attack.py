@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leakboard.attack.imprint import gradient_of, of_8_bits, read
-from leakboard.threat import Gradient, Reconstruction
+from leakboard.attack.matching import Observed
+from leakboard.models import Normalise
+from leakboard.threat import Reconstruction
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class TrapWeights:
     deviation: float = 0.5
     trap: bool = True
     tolerance: float = 1e-5
+
+    def skips(self, benchmark) -> str | None:
+        honest = benchmark.threat.conduct == "honest"
+        return "an honest server sets no trap weights" if self.trap and honest else None
 
     def craft(self, model: nn.Module, public: object, rng: torch.Generator) -> nn.Module:
         layer = _first(model)
@@ -38,8 +44,11 @@ class TrapWeights:
             layer.bias.zero_()
         return model
 
-    def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
-        found = read(*gradient_of(_first(seen.model), seen.model, seen.gradient), self.tolerance)
+    def reconstruct(self, seen: Observed, rng: torch.Generator) -> Reconstruction:
+        def pixels(inputs: Tensor) -> Tensor:
+            return _before_normalising(seen.model, inputs.view(-1, *seen.shape[1:])).flatten(1)
+
+        found = read(*gradient_of(_first(seen.model), seen.model, seen.gradient), self.tolerance, pixels)
         whole = of_8_bits(found)
         found = found[whole] if whole.any() else found
         return Reconstruction(found[: seen.shape[0]].view(-1, *seen.shape[1:]))
@@ -51,3 +60,11 @@ def _first(model: nn.Module) -> nn.Linear:
     if not isinstance(layer, nn.Linear):
         raise ValueError(f"the first layer is {type(layer).__name__}, trap weights need a linear one")
     return layer
+
+
+def _before_normalising(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The images (N, C, H, W) in [0, 1] that a network which normalises its inputs makes these of."""
+    for module in model.modules():
+        if isinstance(module, Normalise):
+            return inputs * module.std + module.mean
+    return inputs

@@ -12,14 +12,18 @@ from leakboard.threat import Gradient, Reconstruction, Seen
 
 @dataclass(frozen=True)
 class Control:
-    """noise: uniform pixels. mean: the mean public image. nearest: the public images whose own gradients point closest
-    to the observed one (a retrieval attack; the nearest in pixels would need the truth).
+    """chance: uniform labels, where labels alone are asked for. noise: uniform pixels. mean: the mean public image.
+    nearest: the public images whose own gradients point closest to the observed one (a retrieval attack; the nearest
+    in pixels would need the truth).
     """
 
-    kind: Literal["noise", "mean", "nearest"] = "noise"
+    kind: Literal["chance", "noise", "mean", "nearest"] = "noise"
 
     def reconstruct(self, seen: Seen, rng: torch.Generator) -> Reconstruction:
         batch = seen.shape[0]
+        if self.kind == "chance":
+            labels = torch.randint(seen.classes, (batch,), generator=rng)
+            return Reconstruction(torch.empty(0, *seen.shape[1:]), labels)
         if self.kind == "noise":
             return Reconstruction(torch.rand(seen.shape, generator=rng))
         if seen.public is None:

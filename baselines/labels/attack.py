@@ -9,18 +9,16 @@ from torch import Tensor
 from leakboard.attack import labels
 from leakboard.threat import Gradient, ModelUpdate, Reconstruction
 
-ALONG = ("before", "after")
-
 
 @dataclass(frozen=True)
 class LabelInference:
-    """rule: chance (as the public labels), idlg, yin, row_sums, bias, dlf, llg, llg_star; see `attack/labels.py`.
+    """rule: idlg, yin, row_sums, bias, dlf, llg, llg_star; see `attack/labels.py`.
 
     dlf is row_sums, and bias the bias form, with the model's outputs interpolated along the local steps.
     dummies: how many images stand in for the client's; public ones where there are any, uniform noise otherwise.
     """
 
-    rule: Literal["chance", "idlg", "yin", "row_sums", "bias", "dlf", "llg", "llg_star"] = "dlf"
+    rule: Literal["idlg", "yin", "row_sums", "bias", "dlf", "llg", "llg_star"] = "dlf"
     dummies: int = 64
 
     def skips(self, benchmark) -> str | None:
@@ -36,15 +34,13 @@ class LabelInference:
             return labels.smallest_rows(seen)
         if self.rule == "llg":
             return labels.llg_labels(seen)
-        if self.rule == "chance":
-            return torch.randint(seen.classes, seen.shape[:1], generator=rng)
         dummies = self._dummies(seen, rng)
         if self.rule == "row_sums":
             return labels.row_sum_labels(seen, dummies)
         if self.rule == "bias":
-            return labels.bias_labels(seen, dummies, ALONG)
+            return labels.bias_labels(seen, dummies, along=True)
         if self.rule == "dlf":
-            return labels.row_sum_labels(seen, dummies, ALONG)
+            return labels.row_sum_labels(seen, dummies, along=True)
         return labels.llg_labels(seen, dummies)
 
     def _dummies(self, seen: Gradient | ModelUpdate, rng: torch.Generator) -> Tensor:

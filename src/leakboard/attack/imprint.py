@@ -7,6 +7,7 @@ that one image alone has moved is that image times a number, and the bias says w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -80,15 +81,19 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
-def read(weight: Tensor, bias: Tensor, tolerance: float) -> Tensor:
-    """Rows (k, D) and biases (k,) of a layer's gradient -> the inputs (M, D) in them, the most credible first.
+def read(
+    weight: Tensor, bias: Tensor, tolerance: float, pixels: Callable[[Tensor], Tensor] = lambda inputs: inputs
+) -> Tensor:
+    """Rows (k, D) and biases (k,) of a layer's gradient -> the images (M, D) in them, the most credible first.
+
+    pixels: the layer's inputs (N, D) -> the images in [0, 1] that they are of, where something lies before the layer.
 
     Rows whose bias has not moved by `tolerance` times the most that any has hold nothing. A row that several images
     have moved holds a mixture of them. What tells the two apart without the truth: an image lies in [0, 1], several
     rows may show the same image but hardly the same mixture, and images have 8 bits: 255 x is whole.
     """
     moved = bias.abs() > tolerance * bias.abs().max().clamp_min(torch.finfo(bias.dtype).tiny)
-    found = weight[moved] / bias[moved, None]
+    found = pixels(weight[moved] / bias[moved, None])
     outside = (found - found.clamp(0, 1)).abs().amax(1) > 1e-2
     found = found[~outside]
     crumbs = (255 * found - (255 * found).round()).abs().mean(1)

@@ -40,7 +40,8 @@ class Task:
 
     What is attacked comes in a message of its own, once the attack has been loaded and configured: no code of it runs
     beside an observation before this side's clock, and the runner's, have begun. settings: the attack's own. seeds: of
-    the generators that it draws from, one a trial. device: of all that is given. number: told with every answer.
+    the generators that it draws from, one a trial. device: of all that is given. by_image: how passes are charged (see
+    `Meter`). number: told with every answer.
     """
 
     do: str
@@ -48,6 +49,7 @@ class Task:
     given: tuple[Any, ...] = ()
     seeds: tuple[int, ...] = ()
     device: str = "cpu"
+    by_image: bool = True
     number: int = 0
 
     def rngs(self) -> list[torch.Generator]:
@@ -146,7 +148,8 @@ def _attack(attack: contract.Attack, task: Task, calls: Calls) -> None:
     seen: list[Seen] = pickle.loads(calls.connection.recv_bytes())
     for trial, one in enumerate(seen):
         _connect(one, trial, calls)
-    meters = [Meter(one, clock, 1 / len(seen), _teller(calls, trial)) for trial, one in enumerate(seen)]
+    share = 1 / len(seen)
+    meters = [Meter(one, clock, share, _teller(calls, trial), task.by_image) for trial, one in enumerate(seen)]
     status, reason, handed_in = "ok", "", False
     try:
         with unchanged(seen):

@@ -10,7 +10,7 @@ p_c is known, and from the sum of the row dW_c if the mean summed input O is kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -57,22 +57,22 @@ def smallest_rows(seen: Observed) -> Tensor:
     return last_layer(seen).weight.amin(1).topk(count, largest=False).indices.sort().values
 
 
-def row_sum_labels(seen: Observed, dummies: Tensor, ends: Sequence[str] = ("before",)) -> Tensor:
-    """n_c = K p_c - K sum(dW_c) / O, with p and O of dummy images at one end of the local training or along it.
+def row_sum_labels(seen: Observed, dummies: Tensor, along: object = False) -> Tensor:
+    """n_c = K p_c - K sum(dW_c) / O, with p and O of dummy images before the local training, or `along` it.
 
     Geng et al. 2021 take the model before; Dimitrov et al. 2022 (section 4) both ends, interpolated in between.
     """
     rows = last_layer(seen).weight.sum(1)
-    expected = [shares - rows / total for shares, total in _along(seen, dummies, ends)]
+    expected = [shares - rows / total for shares, total in _statistics_of(seen, dummies, bool(along))]
     return occurring(torch.stack(expected).mean(0) * seen.shape[0], seen.shape[0])
 
 
-def bias_labels(seen: Observed, dummies: Tensor, ends: Sequence[str] = ("before",)) -> Tensor:
+def bias_labels(seen: Observed, dummies: Tensor, along: bool = False) -> Tensor:
     """n_c = K p_c - K db_c: needs no inputs of the layer. ValueError if it has no bias."""
     bias = last_layer(seen).bias
     if bias is None:
         raise ValueError("the last linear layer has no bias")
-    expected = [shares - bias for shares, _ in _along(seen, dummies, ends)]
+    expected = [shares - bias for shares, _ in _statistics_of(seen, dummies, along)]
     return occurring(torch.stack(expected).mean(0) * seen.shape[0], seen.shape[0])
 
 
@@ -106,11 +106,11 @@ def occurring(expected: Tensor, total: int) -> Tensor:
     return torch.tensor(sorted(found), device=expected.device)
 
 
-def _along(seen: Observed, dummies: Tensor, ends: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+def _statistics_of(seen: Observed, dummies: Tensor, along: bool) -> list[tuple[Tensor, Tensor]]:
     """(p (classes,), O) of the dummies: before the local training, or at each of its steps, interpolated."""
     state = dict(seen.model.named_parameters())
     before = _statistics(seen, state, dummies)
-    if tuple(ends) == ("before",) or not isinstance(seen, ModelUpdate):
+    if not along or not isinstance(seen, ModelUpdate):
         return [before]
     moved = zip(state.items(), seen.update, strict=True)
     after = _statistics(seen, {name: value + change for (name, value), change in moved}, dummies)

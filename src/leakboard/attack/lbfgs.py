@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakboard import ENGINE
 from leakboard.threat import due
 
 # points (Q, D), the problems `which` (Q,) that they belong to -> (values (Q,), gradients (Q, D))
@@ -23,10 +22,14 @@ Observer = Callable[[int, Tensor, Tensor, Tensor], None]  # (step, points, value
 
 @dataclass
 class Minimum:
-    """Of each problem: the best point met (P, D), the value there, steps made, how often the guard restarted (P,)."""
+    """Of each problem: the best point met (P, D), the value there, steps made, how often the guard restarted (P,).
+
+    last: where it ended, (P, D).
+    """
 
     point: Tensor
     value: Tensor
+    last: Tensor
     steps: Tensor
     restarts: Tensor
 
@@ -186,36 +189,52 @@ def minimise(
     rate: float = 1.0,
     history: int = 100,
     enough: float = 0.0,
+    scale: Tensor | None = None,
     observe: Observer | None = None,
 ) -> Minimum:
     """At most `steps` steps from `start` (P, D); a problem ends early at a value <= `enough` or a vanishing gradient.
+
+    scale (P,): what the values of each problem are measured in. The rule of the first step, what counts as curvature
+    and as a vanishing gradient are absolute, so where values are small from the start, as a squared distance to the
+    gradient of a trained network is, the search would end at once. Values come back in their own units.
 
     Guard: a value that is not finite, or a thousand times the first one, sends its search back to the best point met,
     with half the rate and no history. It therefore never returns a point that is worse than its start. Problems do not
     touch each other; those that are done are dropped. observe: called at steps 1, 2, 4, ...
     """
-    search = Search(objective, start, rate, history)
-    found = Minimum(start.clone(), search.value.clone(), search.steps.clone(), search.restarts.clone())
+    unit = torch.ones_like(start[:, 0]) if scale is None else scale.to(start)
+    search = Search(_measured_in(unit, objective), start, rate, history)
+    found = Minimum(start.clone(), search.value.clone(), start.clone(), search.steps.clone(), search.restarts.clone())
     every = 1 if start.device.type == "cpu" else 10  # steps between two looks at who is done: each waits for the device
     for step in range(1, steps + 1):
         search.step(enough)
         if observe is not None and due(step):
             rows = ~search.lost & (search.steps == step)
-            if bool(rows.any()) or ENGINE < 2:  # a trial of DLG failed for want of a row; its line is of engine 1
-                observe(step, search.point[rows], search.value[rows], search.which[rows])
+            if bool(rows.any()):
+                observe(step, search.point[rows], search.value[rows] * unit[search.which[rows]], search.which[rows])
         if step % every == 0 and bool(search.done.any()):
             _keep(found, search)
             search.choose(~search.done)
             if not len(search.which):
                 break
     _keep(found, search)
+    found.value *= unit
     return found
+
+
+def _measured_in(unit: Tensor, objective: Objective) -> Objective:
+    def measured(points: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        values, gradients = objective(points, which)
+        return values / unit[which], gradients / unit[which, None]
+
+    return measured
 
 
 def _keep(found: Minimum, search: Search) -> None:
     for kept, rows in (
         (found.point, search.best),
         (found.value, search.best_value),
+        (found.last, search.point),
         (found.steps, search.steps),
         (found.restarts, search.restarts),
     ):

@@ -45,6 +45,9 @@ class Matching:
         self.passes = 1
         halved = precision == "bf16"
         updates = [one for one in problems if isinstance(one, ModelUpdate)]
+        # |g*|^2 (P,), what a squared distance is to be measured in; nothing below the smallest number that divides
+        squares = [torch.stack([g.double().square().sum() for g in one.gradient]).sum() for one in problems]
+        self.square = torch.stack(squares).clamp_min(1e-30).to(self.dtype)
         self._evaluate: Loop | Stack | LocalSteps
         if simulated and updates:
             self._evaluate = LocalSteps(updates, cost, self.dtype, halved, assumed_rate)

@@ -26,22 +26,24 @@ class Snapshot:
 class Meter:
     """Counts what one trial's attack spends, and tells the snapshots that it offers.
 
-    One evaluation is one pass over the benchmark's B images. Live and released models are charged by the image: a pass
-    over n images is ceil(n / B) evaluations, and a query of a black box costs as many as it has images. Every other
-    pass through the attack's private model is one evaluation, of every copy that `vmap` runs at once. While somebody
-    else computes (peers that train, a black box that answers, a snapshot that is copied) the clock stands still.
+    One evaluation is one pass over the benchmark's B images, so a pass over n images is ceil(n / B) evaluations, of
+    every copy that `vmap` runs at once; a query of a black box costs as many as it has images. While somebody else
+    computes (peers that train, a black box that answers, a snapshot that is copied) the clock stands still.
 
     All this is counted inside of the attack's own process: it is what the attack declares. Queries and turns are
     counted once more where they are answered.
 
     share: of the clock's seconds, those of this trial; trials that share a computation share its time evenly.
+    by_image False: a pass counts as one whatever it holds, unless the model is live or released (engine 1).
     """
 
-    def __init__(self, seen: Seen, clock: Clock, share: float, tell: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self, seen: Seen, clock: Clock, share: float, tell: Callable[[Snapshot], None], by_image: bool = True
+    ) -> None:
         self.evaluations, self.clock, self.share, self.tell = 0, clock, share, tell
         self.budget, self.shape = seen.budget, seen.shape
         self.refusal: str | None = None
-        by_image = isinstance(seen, (Participation, ReleasedModel))
+        by_image = by_image or isinstance(seen, (Participation, ReleasedModel))
         seen.model.register_forward_hook(self._images_passed if by_image else self._passed)
         seen.observer, seen.meter = self._keep, self._spent
         if isinstance(seen, Participation):

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
-from leakboard.board.tables import CONTROLS
+from leakboard.board.tables import of_controls
 from leakboard.metrics import heading
 from leakboard.record.intervals import of_mean
 from leakboard.record.saving import write_bytes, write_text
@@ -172,7 +172,7 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
             mark = "o" if row["rank"] != "-" else "x"
             colour = COLOURS[index % len(COLOURS)]
             axes.errorbar([row["seconds"]], [row["score"]], yerr=ends, fmt=mark, color=colour, label=label)
-        controls = board[(board["paper"] == CONTROLS) & board["score"].notna()].drop_duplicates("variant")
+        controls = board[of_controls(board) & board["score"].notna()].drop_duplicates("variant")
         for score, same in controls.groupby("score"):
             place: tuple[Any, Any] = (1, score)
             text = ", ".join(same["variant"])
@@ -189,7 +189,7 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
 
 def drawable(board: pd.DataFrame) -> list[dict[Any, Any]]:
     """The attacks of a board that have a finite score and a time."""
-    attacks = board[board["paper"] != CONTROLS]
+    attacks = board[~of_controls(board)]
     finite = np.isfinite(attacks[["score", "seconds"]].to_numpy(dtype=float)).all(axis=1)
     return attacks[finite & (attacks["seconds"] > 0).to_numpy()].to_dict("records")
 

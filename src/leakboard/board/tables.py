@@ -16,13 +16,12 @@ from leakboard import config
 from leakboard.board.estimates import Estimate, Sample, difference, estimate, sample_of
 from leakboard.board.norms import by_gradient_norm
 from leakboard.board.readable import markdown, plain, shown, threat_sentence
-from leakboard.config import Benchmark
+from leakboard.config import Benchmark, controls
 from leakboard.metrics import COSTS, QUALITY, REACHED, heading, lower_is_better
 from leakboard.record import speed, trial_lines
 from leakboard.record.aggregate import metric_values, one_per_trial
 from leakboard.record.results import Results
 
-CONTROLS = "controls"
 COLUMNS = (
     "benchmark", "paper", "variant", "device_kind", "rank", "metric", "score", "score_low", "score_high", "n",
     "failures", "labels", *(f"{metric}{end}" for metric in QUALITY for end in ("", "_low", "_high")), *COSTS,
@@ -166,6 +165,13 @@ def ranked(board: pd.DataFrame) -> pd.DataFrame:
     return keyed.drop(columns=["order", "sharper", "sample"]).reset_index(drop=True)
 
 
+def of_controls(board: pd.DataFrame) -> pd.Series:
+    """Which rows do not attack."""
+    known = controls()
+    rows = zip(board["paper"], board["variant"], strict=True)
+    return pd.Series([row in known for row in rows], index=board.index, dtype=bool)
+
+
 def _beats(one: Sample, other: Sample, ascending: bool) -> bool:
     if one is other:
         return False
@@ -175,7 +181,7 @@ def _beats(one: Sample, other: Sample, ascending: bool) -> bool:
 
 def _contenders(board: pd.DataFrame, metric: str) -> pd.Series:
     """{row: its trials}, of rows that can have a rank; one in which every trial failed stands for no attack."""
-    standing = board[(board["paper"] != CONTROLS) & board["score"].notna() & (board["n"] > board["failures"])]
+    standing = board[~of_controls(board) & board["score"].notna() & (board["n"] > board["failures"])]
     first = standing.assign(other=standing["device_kind"] != "cuda")
     if metric in COSTS:
         size = first.groupby("device_kind")["device_kind"].transform("size")

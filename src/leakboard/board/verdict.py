@@ -15,7 +15,7 @@ import pandas as pd
 
 from leakboard.board.estimates import Estimate, Sample, against, difference, estimate, most_trials, samples
 from leakboard.board.registered import POST_HOC, UNKNOWN, registered
-from leakboard.config import Claim, PublishedNumber, Row, Scale, paper_names, papers_on, params, published
+from leakboard.config import Claim, PublishedNumber, Row, Scale, controls, paper_names, papers_on, params, published
 from leakboard.metrics import COSTS, RATES, lower_is_better
 from leakboard.record.results import Results
 from leakboard.record.trial_lines import write_text
@@ -28,7 +28,6 @@ COLUMNS = (
 LEAST_BAND = {**dict.fromkeys((*RATES, "ssim", "lpips"), 0.05), "psnr": 1.0}
 ENOUGH_FOR_NUMBERS, ENOUGH_FOR_CLAIMS = 30, 10  # trials, what was drawn independently
 SHOWN_ONLY = ("memory", "figure")  # provenances of what is shown, never gates and is never counted as reproduced
-CONTROLS = "controls"
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,12 @@ class Stored:
 
     def controls(self, run: str, metric: str, kind: str) -> list[Sample]:
         """What the controls of a board score, as far as the metric means something for them."""
-        if metric in COSTS or CONTROLS not in papers_on(run):
+        if metric in COSTS:
             return []
-        variants = params(CONTROLS).variants_on(self.results.benchmark(run))
-        found = [self.samples(CONTROLS, Row(run=run, variant=name), metric).get(kind) for name in variants]
+        asked = self.results.benchmark(run)
+        rows = [(paper, row) for paper in papers_on(run) for row in params(paper).variants_on(asked)]
+        here = [(paper, row) for paper, row in rows if (paper, row) in controls()]
+        found = [self.samples(paper, Row(run=run, variant=row), metric).get(kind) for paper, row in here]
         return [one for one in found if one is not None and estimate(one.values, metric, one.batch).exists]
 
 

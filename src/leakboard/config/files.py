@@ -96,6 +96,11 @@ def papers_on(benchmark: str) -> list[str]:
     return [paper for paper in paper_names() if benchmark in params(paper).on]
 
 
+def controls() -> frozenset[tuple[str, str]]:
+    """{(paper, row)} of the rows that tell what one gets without attacking: they stand beside the ranks."""
+    return frozenset((paper, row) for paper in paper_names() for row in params(paper).controls)
+
+
 def board_names() -> list[str]:
     """The benchmarks that any paper stands on, each of them a board."""
     return sorted({run for paper in paper_names() for run in params(paper).on})

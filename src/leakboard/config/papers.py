@@ -29,8 +29,9 @@ class Params(Strict):
     """`baselines/<paper>/params.yaml`: which rows there are and on which boards they stand.
 
     variants: {row: the attack's settings}. on: {benchmark: {row: settings that differ there}}; with no row named, all
-    rows stand there. sees: {row: the kinds of observation that it stands on}, where not all. elsewhere: as `on`, of
-    benchmarks that no board shows the paper on.
+    rows stand there. sees, truth: {row: the kinds of observation, or of truth, that it stands on}, where not all.
+    elsewhere: as `on`, of benchmarks that no board shows the paper on. controls: rows that do not attack, such as a
+    prior that nothing is asked of; they bear no rank, and what is claimed to work must be above them.
     """
 
     version: Count
@@ -38,11 +39,15 @@ class Params(Strict):
     variants: Rows = Field(min_length=1)
     on: dict[Name, Rows]
     sees: dict[Name, Annotated[tuple[Sees, ...], Different]] = Field(default_factory=dict)
+    truth: dict[Name, Annotated[tuple[Literal["images", "labels", "classes"], ...], Different]] = Field(
+        default_factory=dict
+    )
     elsewhere: dict[Name, Rows] = Field(default_factory=dict)
+    controls: Annotated[tuple[Name, ...], Different] = ()
 
     @model_validator(mode="after")
     def _rows_are_variants(self) -> Params:
-        rows: list[Iterable[str]] = [self.sees, *self.on.values(), *self.elsewhere.values()]
+        rows: list[Iterable[str]] = [self.sees, self.truth, self.controls, *self.on.values(), *self.elsewhere.values()]
         unknown = sorted({row for named in rows for row in named} - set(self.variants))
         if unknown:
             raise ValueError(f"no variant {', '.join(unknown)}; there are: {', '.join(self.variants)}")
@@ -57,9 +62,14 @@ class Params(Strict):
         """{row: its settings} on this benchmark; none where the paper does not stand on it."""
         if benchmark.name not in self.on:
             return {}
-        here, sees = self.on[benchmark.name], benchmark.threat.sees
-        rows = [name for name in self.variants if name in (here or self.variants)]
-        return {name: self.settings(name, benchmark.name) for name in rows if sees in self.sees.get(name, (sees,))}
+        here = self.on[benchmark.name] or self.variants
+        return {name: chosen for name, chosen in self.fitting(benchmark).items() if name in here}
+
+    def fitting(self, benchmark: Benchmark) -> dict[str, Settings]:
+        """{row: its settings} of the rows that could stand on this benchmark: what they need is seen and asked for."""
+        sees, truth = benchmark.threat.sees, metrics.judged_against(benchmark.metrics[0])
+        rows = [name for name in self.variants if sees in self.sees.get(name, (sees,))]
+        return {name: self.settings(name, benchmark.name) for name in rows if truth in self.truth.get(name, (truth,))}
 
     def settings(self, variant: str, benchmark: str) -> Settings:
         """The settings of a row on a benchmark, whether or not it stands on its board."""

@@ -230,7 +230,7 @@ def present_keys(paper: str, benchmark: Benchmark) -> dict[str, Key]:
     variants = params(paper).variants_on(benchmark)
     source = attack_sha(attack)
     return {
-        name: (source, settings_hash(attack, settings), benchmark.hash, leakboard.ENGINE)
+        name: (source, settings_hash(attack, settings), benchmark.hash, leakboard.engine_of(paper))
         for name, settings in variants.items()
     }
 

@@ -17,7 +17,6 @@ from leakboard.board import tables
 from leakboard.board.readable import shown
 from leakboard.config import Benchmark, ConfigError
 from leakboard.data.sources import refuse_too_many
-from leakboard.metrics import METRICS
 from leakboard.recipes.trained import Need, refuse
 from leakboard.record import trial_lines
 from leakboard.run import tryout
@@ -26,9 +25,7 @@ from leakboard.run.opened import Report
 from leakboard.victim.secrets import development_slice, development_trials, official_trials
 
 NAME = "development"
-# {paper: its rows that say what one gets without attacking} on boards of images and on those of labels alone
-CONTROLS: dict[str, tuple[str, ...]] = {"controls": ("noise", "mean", "nearest")}
-CONTROLS_OF_LABELS: dict[str, tuple[str, ...]] = {"labels": ("chance",)}
+CONTROLS = "controls"
 
 Tried = tuple[pd.DataFrame, Path, list[str]]  # board, picture, why rows failed throughout
 
@@ -74,11 +71,9 @@ def tried(
     _refuse_seen(rows, chosen)
     found = tryout.tried(attack, benchmark, chosen, device, workers, report)
     boards = [_board(rows, chosen)]
-    for paper, named in _controls(benchmark).items():
-        if paper != rows.attack:
-            tryout.tried(paper, benchmark, chosen, device, workers, report)
-            board = _board(tryout.rows_of(paper, benchmark, device), chosen)
-            boards.append(board[board["variant"].isin(named)])
+    if CONTROLS in config.paper_names() and rows.attack != CONTROLS:
+        tryout.tried(CONTROLS, benchmark, chosen, device, workers, report)
+        boards.append(_board(tryout.rows_of(CONTROLS, benchmark, device), chosen))
     joined = pd.concat([board for board in boards if len(board)], ignore_index=True)
     apart = tables.ranked(joined).assign(rank=NAME, note="")
     return tryout.narrow(shown(apart, benchmark)), found[1], found[2]
@@ -95,13 +90,6 @@ def chosen_of(benchmark: Benchmark, trials: range | None) -> range:
             f"there is no trial {trials.start}"
         )
     return chosen
-
-
-def _controls(benchmark: Benchmark) -> dict[str, tuple[str, ...]]:
-    """Those that the checkout has."""
-    labels = METRICS[benchmark.metrics[0]].truth == "labels"
-    papers = config.paper_names()
-    return {paper: rows for paper, rows in (CONTROLS_OF_LABELS if labels else CONTROLS).items() if paper in papers}
 
 
 def _refuse_seen(rows: Rows, chosen: range) -> None:

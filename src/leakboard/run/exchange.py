@@ -42,11 +42,16 @@ class Attempt:
 
 
 def attempted(
-    attacker: Attacker, seen: Sequence[Seen], seeds: Sequence[int], device: torch.device, seconds: float
+    attacker: Attacker,
+    seen: Sequence[Seen],
+    seeds: Sequence[int],
+    device: torch.device,
+    seconds: float,
+    by_image: bool = True,
 ) -> Attempt:
     """Attack these trials as one computation. A process that dies is replaced once; a fault hands in no image."""
     given = pickle.dumps([_sent(one) for one in seen])
-    task = Task("attack", attacker.settings, (), tuple(seeds), str(device))
+    task = Task("attack", attacker.settings, (), tuple(seeds), str(device), by_image)
     exchange, before = _Exchange(seen, len(given)), 0.0
     for last in (False, True):
         box = box_of(attacker.path)

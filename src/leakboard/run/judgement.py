@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakboard import ENGINE
 from leakboard.config import Benchmark
 from leakboard.metrics import judged_against
 from leakboard.recipes.trained import trained_evaluator
@@ -42,11 +41,11 @@ def judged(benchmark: Benchmark, trial: int, hidden: Secret, got: Reconstruction
 def noise_of(benchmark: Benchmark, trial: int, hidden: Secret) -> Tensor:
     """What stands in for images that were not handed in (B, C, H, W): the draw of the control row `noise`.
 
-    From engine 2 on in the order in which that row's images are matched to the truth, so that a failed trial scores
-    what that row scores, to the bit.
+    In the order in which that row's images are matched to the truth, so that a failed trial scores what that row
+    scores, to the bit.
     """
     noise = torch.rand(hidden.images.shape, generator=generator("attack", benchmark.seed, trial))
-    return noise if ENGINE < 2 else noise[match(hidden.images, noise)]
+    return noise[match(hidden.images, noise)]
 
 
 def _of_class(benchmark: Benchmark) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from leakboard import ENGINE
+from leakboard import engine_of
 from leakboard.attack.meter import Snapshot
 from leakboard.attack.untouched import sha_of
 from leakboard.config import Benchmark
@@ -96,7 +96,8 @@ def _attacked(jobs: Sequence[Job], attack: Attacker, seen: Sequence[Seen]) -> At
         one.execution = first.execution.kind
     seeds = [seed_of("attack", job.benchmark.seed, job.trial) for job in jobs]
     seconds = first.benchmark.timeout_seconds * len(jobs)
-    return attempted(attack, seen, seeds, machine.device_of(first.device), seconds)
+    by_image = engine_of(first.attack) > 1
+    return attempted(attack, seen, seeds, machine.device_of(first.device), seconds, by_image)
 
 
 def _ended(job: Job, line: dict[str, Any], hidden: Secret, got: Attempt, index: int) -> Outcome:
@@ -118,11 +119,26 @@ def lost(job: Job, status: str = "failed", reason: str = "the worker process die
 def _outcome(job: Job, line: dict[str, Any], hidden: Secret, got: Reconstruction, snapshots: list[Snapshot]) -> Outcome:
     """Judge a trial and put its parts together."""
     verdict = judged(job.benchmark, job.trial, hidden, got)
-    rows = curve(snapshots, verdict.truth.images, verdict.truth.noise) if verdict.compares else []
+    shown = _to_the_end(snapshots, line, got, job) if verdict.compares else []
+    rows = curve(shown, verdict.truth.images, verdict.truth.noise)
     reached = dict(zip(("seconds_to_20", "evaluations_to_20"), time_to(rows), strict=True)) if verdict.compares else {}
     where = {"variant": job.variant, "trial": job.trial, "device_kind": line["device_kind"]}
     line = {**line, **verdict.scores, **reached, "reconstruction_sha": sha_of([got.images])}
     return Outcome(line, [{**where, **row} for row in rows], got, verdict.pictures)
+
+
+def _to_the_end(snapshots: list[Snapshot], line: dict[str, Any], got: Reconstruction, job: Job) -> list[Snapshot]:
+    """Snapshots and, after the last of them, what was handed in at the whole cost: a curve ends where its board does.
+
+    Its step is counted on by one, as this side knows of no other.
+    """
+    if not snapshots or line["status"] != "ok" or engine_of(job.attack) < 2:
+        return snapshots
+    last = snapshots[-1]
+    if last.images.shape == got.images.shape and torch.equal(last.images, got.images):
+        return snapshots
+    loss = last.loss if line["loss"] is None else line["loss"]
+    return [*snapshots, Snapshot(last.step + 1, line["evaluations"], line["seconds"], loss, got.images)]
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -137,7 +153,7 @@ def _identity(job: Job) -> dict[str, Any]:
         "attack_version": job.attack_version,
         "attack_sha": attack_sha(job.path),
         "settings_hash": settings_hash(job.path, job.settings),
-        "engine": ENGINE,
+        "engine": engine_of(job.attack),
         "trial": job.trial,
         "seed": seed_of("attack", benchmark.seed, job.trial),
         "execution": str(job.execution),

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from leakboard import ENGINE, config
+from leakboard import config, engine_of
 from leakboard.board import tables
 from leakboard.board.readable import shown
 from leakboard.config import Benchmark
@@ -23,8 +23,8 @@ def rows_of(attack: str, benchmark: Benchmark, device: str) -> Rows:
     """The variants of a baseline, or the one attack in a file under the name of that file."""
     if attack in config.paper_names():
         params, path = config.params(attack), config.root() / "baselines" / attack / "attack.py"
-        everywhere = {name: params.settings(name, benchmark.name) for name in params.variants}
-        return Rows(attack, path, params.version, params.variants_on(benchmark) or everywhere, benchmark, device)
+        variants = params.variants_on(benchmark) or params.fitting(benchmark)
+        return Rows(attack, path, params.version, variants, benchmark, device)
     path = Path(attack).resolve()
     if not path.is_file():
         papers = ", ".join(config.paper_names())
@@ -64,7 +64,7 @@ def keys_of(rows: Rows) -> dict[str, trial_lines.Key]:
     """The key of every variant, from the file as it lies there now."""
     source, asked = trial_lines.attack_sha(rows.path), rows.benchmark.hash
     settings = {name: trial_lines.settings_hash(rows.path, dict(chosen)) for name, chosen in rows.variants.items()}
-    return {name: (source, digits, asked, ENGINE) for name, digits in settings.items()}
+    return {name: (source, digits, asked, engine_of(rows.attack)) for name, digits in settings.items()}
 
 
 def _opened(rows: Rows, place: kept.Place, chosen: range) -> Opened:
