@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from toys import ROOT
+from toys import ROOT, question
 
 from leakboard.attack import contract
 from leakboard.attack.imprint import measurement, read
-from leakboard.models import build
+from leakboard.models import Normalise, build
 from leakboard.rng import seeded
-from leakboard.threat import Gradient, Public
+from leakboard.threat import Gradient, LocalTraining, ModelUpdate, Public
 
 RTF = contract.load(ROOT / "baselines" / "rtf" / "attack.py")
 CAH = contract.load(ROOT / "baselines" / "cah" / "attack.py")
@@ -119,3 +119,59 @@ def test_trap_weights_catch_more_than_plain_ones():
 def test_trap_weights_need_a_linear_first_layer():
     with pytest.raises(ValueError, match="Conv2d"):
         sent_out({}, CAH, "cnn")
+
+
+def test_trap_weights_behind_a_normalisation_catch_the_same_images():
+    """The layer sees (x - mean) / std; what is handed in are pixels."""
+    attack = contract.configure(CAH, {})
+    images, labels = pixels(6, 2), torch.arange(6)
+    found = []
+    for normalised in (False, True):
+        with seeded("network", 3, 0):
+            network = build("mlp", SHAPE[1:], 10, 200)
+        model = contract.craft(attack, network, None, torch.Generator().manual_seed(4))
+        first = next(module for module in model.modules() if isinstance(module, nn.Linear))
+        if normalised:  # the same units open: the layer undoes what lies before it
+            mean, std = torch.tensor([0.2, 0.5, 0.4]), torch.tensor([0.5, 0.25, 0.3])
+            with torch.no_grad():
+                spread = std.repeat_interleave(64)
+                first.bias.add_(first.weight @ mean.repeat_interleave(64))
+                first.weight.mul_(spread)
+            model = nn.Sequential(Normalise(tuple(mean.tolist()), tuple(std.tolist())), model)
+        gradient = torch.autograd.grad(nn.CrossEntropyLoss()(model(images), labels), list(model.parameters()))
+        seen = Gradient(model=model, loss=nn.CrossEntropyLoss(), shape=SHAPE, classes=10, gradient=gradient)
+        got = attack.reconstruct(seen, torch.Generator()).images
+        found.append((images[:, None] - got[None]).abs().flatten(2).amax(2).amin(1) < 1e-3)
+    assert found[0].any() and torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "skips"), [(RTF, {}, True), (CAH, {}, True), (CAH, {"trap": False}, False)]
+)
+def test_what_a_malicious_server_plants_is_not_on_an_honest_board(kind, settings, skips):
+    attack = contract.configure(kind, settings)
+    for conduct in ("honest", "malicious"):
+        asked = question(threat={"conduct": conduct})
+        assert (attack.skips(asked) is not None) == (skips and conduct == "honest")
+
+
+@pytest.mark.parametrize("paper", ["cah", "cpa", "dlg", "grnn", "idlg", "labels", "rtf"])
+def test_one_plain_local_step_is_read_as_its_gradient(paper):
+    """A model update of one step of SGD is the gradient times the rate: what is handed in is the same."""
+    attack = contract.configure(contract.load(ROOT / "baselines" / paper / "attack.py"), {})
+    with seeded("network", 3, 0):
+        network = build("mlp", (1, 8, 8), 10, 32)
+    public = Public(torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(5)), torch.zeros(64).long())
+    crafts = hasattr(attack, "craft")
+    model = contract.craft(attack, network, public, torch.Generator().manual_seed(4)) if crafts else network
+    images, labels = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(6)), torch.tensor([3])
+    gradient = torch.autograd.grad(nn.CrossEntropyLoss()(model(images), labels), list(model.parameters()))
+    shared = {"model": model, "loss": nn.CrossEntropyLoss(), "shape": (1, 1, 8, 8), "classes": 10, "budget": 6}
+    local = LocalTraining(0.5, 1)
+    both = [
+        Gradient(**shared, public=public, gradient=gradient),
+        ModelUpdate(**shared, public=public, update=tuple(-0.5 * g for g in gradient), local=local),
+    ]
+    first, second = (attack.reconstruct(seen, torch.Generator().manual_seed(7)) for seen in both)
+    assert first.labels is None or torch.equal(first.labels, second.labels)
+    torch.testing.assert_close(first.images, second.images, rtol=1e-3, atol=1e-3)

@@ -95,8 +95,8 @@ def toy_stages(results: Path) -> list[Stage]:
 
 
 def test_a_killed_run_goes_on_and_attacks_no_finished_trial_again(tmp_path, monkeypatch):
-    """The real thing: DLG on digits, on more trials than are official, killed without warning after two of them."""
-    killed, whole, where = tmp_path / "killed", tmp_path / "whole", {"paper": "dlg", "name": DLG}
+    """The real thing: iDLG on digits, on more trials than are official, killed without warning after two of them."""
+    killed, whole, where = tmp_path / "killed", tmp_path / "whole", {"paper": "idlg", "name": DLG}
     suite = tmp_path / "suite"
     for part in ("benchmarks", "baselines"):
         shutil.copytree(ROOT / part, suite / part)
@@ -105,15 +105,15 @@ def test_a_killed_run_goes_on_and_attacks_no_finished_trial_again(tmp_path, monk
     assert "trials: 8\n" in text
     asked.write_text(text.replace("trials: 8\n", "trials: 60\n"))
     monkeypatch.chdir(suite)
-    process = console("reproduce", "dlg", DLG, "--workers", "1", "--out", str(killed), folder=suite)
+    process = console("reproduce", "idlg", DLG, "--workers", "1", "--out", str(killed), folder=suite)
     wait_for(killed, 2, process, **where)
     end(process, signal.SIGKILL)
     before = lines_of(killed, **where)
     assert 3 <= len(before) < 61, "killed half way"
     some = range(len(before) + 1)  # two more than there are below the header
-    assert reproduce(stages(Results.at("quick", killed), "dlg", DLG), trials=some, workers=0) == 2
+    assert reproduce(stages(Results.at("quick", killed), "idlg", DLG), trials=some, workers=0) == 2
     assert set(before) <= set(lines_of(killed, **where)), "finished lines stay as they are, seconds included"
-    reproduce(stages(Results.at("quick", whole), "dlg", DLG), trials=some, workers=0)
+    reproduce(stages(Results.at("quick", whole), "idlg", DLG), trials=some, workers=0)
     same_quality(store(killed, **where), store(whole, **where))
     assert sorted(store(killed, **where)["trial"]) == list(some)
 

@@ -159,7 +159,7 @@ def _table(what: str, call: str, file: str, rows: list[tuple[str, str]]) -> dict
 
 
 def _files(what: str, call: str, file: str, rows: dict[str, tuple[Damage, str]]) -> dict[str, Case]:
-    last = ":5" if file == C else ":3"
+    last = ":7" if file == C else ":3"
     named = {name: says.replace(":3", last).split() for name, (_, says) in rows.items()}
     return {
         f"{what} {name}": Case(call, {file: damage}, (file.rsplit("/", 1)[1], *named[name]))
@@ -185,7 +185,7 @@ CASES = {
     "speed of two chosen": Case("report", {S: cell("chosen", "true", 3)}, ("speed.csv:3", "chosen")),
     "speed without a column": Case("report", {S: without("stacked")}, ("speed.csv:1", "stacked")),
     "curve without a column": Case("report", {C: without("psnr")}, ("curve.csv:1", "psnr")),
-    "curve a line twice": Case("report", {C: again(2)}, ("curve.csv:6", "2")),
+    "curve a line twice": Case("report", {C: again(2)}, ("curve.csv:8", "2")),
     "trials without a column": Case("report", {T: without("victim_sha")}, ("trials.csv:1", "victim_sha")),
     "speed of a run": Case(
         "run toy toy_gradient --workers 0", {S: cell("stacked", "x")}, ("speed.csv:2", "stacked", "'x'")
