@@ -221,6 +221,18 @@ def test_any_change_that_moves_numbers_makes_lines_stale(change, suite, tmp_path
     assert len(store(tmp_path)) == 2, "the new line takes the place of the stale one"
 
 
+def test_stale_lines_that_nobody_asks_for_go_with_the_next_run(suite, tmp_path):
+    """Of trials beyond the official ones and of rows that are gone; current lines beyond them stay."""
+    reproduce(toy_stages(tmp_path), workers=0)
+    question = suite / "benchmarks" / "toy_gradient.yaml"
+    text = question.read_text()
+    question.write_text(text.replace("trials: 4", "trials: 2"))
+    assert reproduce(toy_stages(tmp_path), workers=0) == 0 and len(store(tmp_path)) == 4
+    question.write_text(text.replace("trials: 4", "trials: 2").replace("budget: 20", "budget: 21"))
+    assert reproduce(toy_stages(tmp_path), workers=0) == 2
+    assert store(tmp_path)["trial"].tolist() == [0, 1]
+
+
 def test_more_trials_or_another_metric_do_not_attack_again(suite, tmp_path):
     reproduce(toy_stages(tmp_path), workers=0)
     question = suite / "benchmarks" / "toy_gradient.yaml"

@@ -96,13 +96,20 @@ def reproduce(
 
 def _opened(stage: Stage, rows: Rows, trials: range | None, fresh: bool) -> Opened:
     store = trial_lines.read(stage.place.file)
-    outdated, there = (store, trial_lines.frame()) if fresh else (trial_lines.frame(), store)
+    outdated, there = (store, trial_lines.frame()) if fresh else (_abandoned(stage, store), store)
     absent = stage.absent(there, official_among(stage.benchmark, trials), rows)
     wanted = {(variant, trial) for variant, listed in absent.items() for trial in listed}
     if wanted:
         stage.place.prepare()
     name = f"{stage.paper} {stage.benchmark.name}"
     return Opened(name, stage.place, rows.groups(absent), wanted, outdated, finish=lambda: derive(stage))
+
+
+def _abandoned(stage: Stage, store: pd.DataFrame) -> pd.DataFrame:
+    """Stale lines whose place no new line will take: of a row, or a trial, that is not asked for any more."""
+    stale = ~trial_lines.current(store, trial_lines.present_keys(stage.paper, stage.benchmark))
+    asked = store["variant"].isin(stage.variants) & (store["trial"] < stage.benchmark.trials)
+    return store[stale & ~asked]
 
 
 def derive(stage: Stage) -> None:
