@@ -17,7 +17,7 @@ from leakboard.board import tables
 from leakboard.board.readable import shown
 from leakboard.config import Benchmark, ConfigError
 from leakboard.data.sources import refuse_too_many
-from leakboard.metrics import METRICS
+from leakboard.metrics import judged_against
 from leakboard.recipes.trained import Need, refuse
 from leakboard.record import trial_lines
 from leakboard.run import tryout
@@ -99,7 +99,7 @@ def chosen_of(benchmark: Benchmark, trials: range | None) -> range:
 
 def _controls(benchmark: Benchmark) -> dict[str, tuple[str, ...]]:
     """Those that the checkout has."""
-    labels = METRICS[benchmark.metrics[0]].truth == "labels"
+    labels = judged_against(benchmark.metrics[0]) == "labels"
     papers = config.paper_names()
     return {paper: rows for paper, rows in (CONTROLS_OF_LABELS if labels else CONTROLS).items() if paper in papers}
 
