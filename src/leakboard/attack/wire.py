@@ -66,7 +66,7 @@ def _array(content: bytes, at: int, dtype: torch.dtype, shape: Any) -> tuple[Ten
     end = at + math.prod(shape) * dtype.itemsize
     if end > len(content):
         raise WireError("an array is longer than its message")
-    array = torch.empty(shape, dtype=dtype)
+    array = torch.empty(shape, dtype=dtype, device="cpu")  # whatever an attack made the default
     if end > at:
         array.flatten().view(torch.uint8).numpy()[:] = numpy.frombuffer(content, numpy.uint8, end - at, at)
     return array, end
