@@ -48,7 +48,7 @@ def more_trials(suite: Path, trials: int) -> None:
 
 def kept_lines(suite: Path, name: str = "own") -> list[str]:
     """What lies in build/ of an attack, line by line, without the header."""
-    return (suite / "build" / "runs" / name / "toy_gradient" / "trials.csv").read_text().splitlines()[1:]
+    return (suite / "build" / "runs" / name / "quick" / "toy_gradient" / "trials.csv").read_text().splitlines()[1:]
 
 
 def interrupted(suite: Path, path: Path, monkeypatch, after: int) -> list[str]:
@@ -77,7 +77,7 @@ def test_the_real_thing_with_workers_and_a_kill(suite):
         before = len(kept_lines(suite)) if way == signal.SIGTERM else 0
         running = process("run", str(path), "toy_gradient", "--workers", "1", folder=suite)
         deadline = time.monotonic() + 120
-        file = suite / "build" / "runs" / "own" / "toy_gradient" / "trials.csv"
+        file = suite / "build" / "runs" / "own" / "quick" / "toy_gradient" / "trials.csv"
         while not file.exists() or len(kept_lines(suite)) <= before:
             assert running.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
@@ -152,7 +152,7 @@ def test_an_attack_that_always_fails_says_why_and_has_no_rank(attack, suite):
 def test_some_failures_are_no_failure(suite):
     path, told = toy(suite, HALF, name="own"), []
     got, _, reasons = board(path, told=told)
-    statuses = set(trial_lines.read(suite / "build/runs/own/toy_gradient/trials.csv")["status"])
+    statuses = set(trial_lines.read(suite / "build/runs/own/quick/toy_gradient/trials.csv")["status"])
     assert statuses == {"ok", "failed"} and reasons == []
     assert got["rank"].tolist() == ["1"] and told[-1][3] == ""
 

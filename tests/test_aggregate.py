@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leakboard.board import estimates
 from leakboard.record import aggregate, intervals, trial_lines
 
 
@@ -59,6 +60,16 @@ def test_a_metric_that_some_trials_lack_is_not_averaged() -> None:
     got = aggregate.aggregate(trial_lines.frame([line(0, 0.1, lpips=0.5), line(1, 0.1)]))["plain"]["cpu"]
     assert got["lpips"] == {"mean": None, "reason": "1 of 2 trials lack it"}
     assert "label_accuracy" not in got
+
+
+def test_a_median_is_the_same_in_records_and_on_boards() -> None:
+    """Of what may be infinite the lower one of the middle two, whether or not all trials reached 20 dB."""
+    values = {"evaluations_to_20": [1.0, 2.0, 4.0, 8.0], "seconds_to_20": [0.25, 0.5, 1.0, math.inf]}
+    lines = [line(trial, 0.1, **{name: of[trial] for name, of in values.items()}) for trial in range(4)]
+    got = aggregate.aggregate(trial_lines.frame(lines))["plain"]["cpu"]
+    for name, middle in {"evaluations_to_20": 2.0, "seconds_to_20": 0.5}.items():
+        assert got[name]["median"] == estimates.estimate(np.array(values[name]), name).ours == middle
+    assert estimates.estimate(np.array([1.0, 2.0, 4.0, 8.0]), "seconds").ours == 3.0
 
 
 def test_time_to_quality_is_censored_not_averaged() -> None:

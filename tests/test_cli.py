@@ -121,8 +121,9 @@ def test_outside_a_checkout_the_message_says_so(tmp_path, monkeypatch):
     assert status == 2 and "no folder upwards holds benchmarks/ and baselines/" in said
 
 
-def test_more_trials_than_images_is_a_message(tmp_path):
-    status, said = call("run", "controls", RUN, "--trials", "100000:100001", "--workers", "0")
+@pytest.mark.parametrize("trials", ["100000:100001", "100000", "7:9"])
+def test_more_trials_than_there_are_is_a_message(trials):
+    status, said = call("run", "controls", RUN, "--trials", trials, "--workers", "0")
     assert status == 2 and "8 trials at quick scale" in said
 
 
@@ -141,7 +142,7 @@ def test_a_file_is_one_command_away_from_its_row(tmp_path):
     assert status == 0, said
     assert re.search(r"\b2\b", shown_row(said, "short_toy"))
     pictures = Path(said.split("pictures:")[1].strip())
-    assert pictures.is_file() and pictures.parent == ROOT / "build" / "runs" / "short_toy" / RUN
+    assert pictures.is_file() and pictures.parent == ROOT / "build" / "runs" / "short_toy" / "quick" / RUN
 
 
 def test_reproduce_says_what_it_did_and_does_nothing_twice(tmp_path, monkeypatch):
@@ -195,6 +196,6 @@ def test_readme_attack(tmp_path):
     path.write_text(source)
     status, said = call("run", str(path), RUN, "--trials", "2", "--workers", "0")
     assert status == 0, said
-    lines = (ROOT / "build" / "runs" / "readme_attack" / RUN / "trials.csv").read_text().splitlines()
+    lines = (ROOT / "build" / "runs" / "readme_attack" / "quick" / RUN / "trials.csv").read_text().splitlines()
     assert len(lines) == 3 and all(",ok," in line for line in lines[1:]), lines
     shown_row(said, "readme_attack")

@@ -249,3 +249,10 @@ def _write(row: tuple[str, str, str], got: dict[str, float | str], values: dict)
 
 def test_golden_tolerance_is_two_sided():
     assert _close(1.00005, 1.0) and not _close(1.0002, 1.0) and not _close(0.9998, 1.0)
+
+
+def test_what_is_wrong_with_an_annotation_names_the_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("class Mine:\n    def reconstruct(self, seen: int, rng):\n        pass\n")
+    with pytest.raises(contract.AttackError, match=r"mine\.py: Mine\.reconstruct: `seen` is annotated <class 'int'>"):
+        contract.load(path)

@@ -17,7 +17,7 @@ from leakboard.data.loading import dataset_of
 from leakboard.recipes.trained import needs_of
 from leakboard.record import trial_lines
 from leakboard.record.results import Results
-from leakboard.run import development
+from leakboard.run import development, tryout
 from leakboard.run.stage import reproduce, stages
 from leakboard.victim.secrets import (
     development_slice,
@@ -188,7 +188,7 @@ def test_all_rows_of_it_are_of_the_same_development_victims(suite: Path):
     asked = config.benchmark("toy_gradient", "quick")
     board_of(suite, asked, range(1, 3))
     for attack in ("ours", "controls"):
-        folder = suite / "build" / "runs" / attack / "toy_gradient"
+        folder = suite / "build" / "runs" / attack / "quick" / "toy_gradient"
         lines = trial_lines.read(folder / "trials.csv")
         assert set(lines["trial"]) == {3, 4}, attack
         assert lines.groupby("trial")["victim_sha"].nunique().tolist() == [1, 1]
@@ -221,3 +221,11 @@ def test_a_prior_that_was_trained_on_development_victims_is_refused(suite: Path)
     asked = question(threat={"knows": ("prior",)})
     with pytest.raises(DataError, match=r"share 1 images of digits test \(3\)"):
         development.tried(str(path), asked, range(2), "cpu", 0, lambda *state: None)
+
+
+def test_a_try_at_one_scale_does_not_lie_with_one_at_another(suite: Path):
+    folders = {
+        tryout.folder_of(tryout.rows_of("toy", config.benchmark("toy_gradient", scale), "cpu"))
+        for scale in config.SCALES
+    }
+    assert len(folders) == len(config.SCALES)

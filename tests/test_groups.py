@@ -130,3 +130,15 @@ def test_a_line_of_the_loop_answers_for_every_execution(suite, tmp_path):
     assert run_into(tmp_path / "out", range(2)) == 1
     trial_lines.write(path, lines.assign(execution="compiled"))
     assert run_into(tmp_path / "out", range(2)) == 2
+
+
+@pytest.mark.parametrize(
+    "how", [LOOP, Execution("stacked", 16), Execution("compiled"), Execution("cuda_graph", 4)], ids=str
+)
+def test_an_execution_is_found_by_what_lines_call_it(how):
+    assert Execution.named(str(how)) == how
+
+
+@pytest.mark.parametrize("name", ["", "loop x4", "stacked x", "stacked x0", "stacked xx", "vectorised", "nan"])
+def test_what_no_execution_is_called_is_none(name):
+    assert Execution.named(name) is None

@@ -249,7 +249,7 @@ def test_add_a_benchmark(here):
     said = [run(here, console, *command.split()) for command in commands]
     assert len(said) == 2 and "controls / noise" in said[0] and "my_attack / default" in said[1]
     for name, rows in (("controls", 3), ("my_attack", 1)):
-        lines = trial_lines.read(here / "build" / "runs" / name / "mine_pictures_gradient" / "trials.csv")
+        lines = trial_lines.read(here / "build" / "runs" / name / "quick" / "mine_pictures_gradient" / "trials.csv")
         assert len(lines) == 2 * rows and set(lines["status"]) == {"ok"}
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from check_toys import TRIALS, derive, small_checkout, tamper
 
 from leakboard import config
-from leakboard.board import registered
+from leakboard.board import check, registered, verdict
 from leakboard.board.registered import POST_HOC, UNKNOWN, YES
+from leakboard.record import trial_lines
+from leakboard.record.results import Results
 
 NUMBER = {"run": "b", "variant": "plain", "metric": "psnr", "value": 20, "tolerance": 1.0, "where": "table 1",
           "provenance": "verified"}  # fmt: skip
@@ -42,7 +46,7 @@ def commit(suite: Path, numbers: list | None = None, claims: list | None = None)
     return git(suite, "rev-parse", "--short=12", "HEAD").strip()
 
 
-def asked(entry: dict, *commits: str, scale: config.Scale = "paper") -> str:
+def asked(entry: dict, *commits: str, scale: config.Scale = "paper") -> str | None:
     kind = config.Claim if "left" in entry else config.PublishedNumber
     return registered.registered("toy", kind.model_validate(entry), scale, commits)
 
@@ -75,10 +79,11 @@ def test_another_scale_is_another_promise(suite: Path) -> None:
 
 def test_without_git_or_its_commit_nobody_knows(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     then = commit(suite, [NUMBER])
-    assert asked(NUMBER) == asked(NUMBER, "") == asked(NUMBER, "0123456789ab") == UNKNOWN
+    assert asked(NUMBER) == asked(NUMBER, "") == UNKNOWN
+    assert asked(NUMBER, "0123456789ab") is asked(NUMBER, then, "0123456789ab") is None
     registered._blob.cache_clear()
     monkeypatch.setenv("PATH", "")
-    assert asked(NUMBER, then) == UNKNOWN
+    assert asked(NUMBER, then) is None
 
 
 def test_a_file_that_was_no_yaml_then_promised_nothing(suite: Path) -> None:
@@ -86,3 +91,65 @@ def test_a_file_that_was_no_yaml_then_promised_nothing(suite: Path) -> None:
     git(suite, "add", "-A")
     git(suite, "commit", "-qm", "damaged")
     assert asked(NUMBER, git(suite, "rev-parse", "HEAD").strip()) == POST_HOC
+
+
+def test_a_commit_that_lacks_the_entry_tells_whatever_the_others_would(suite: Path) -> None:
+    before = commit(suite)
+    assert asked(NUMBER, before, "0123456789ab") == POST_HOC
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """(a checkout whose claim was set after its trials and whose number stood before them, a clone without history)"""
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    origin.mkdir()
+    monkeypatch.chdir(origin)
+    registered._blob.cache_clear()  # a commit of the same second has the same name
+    small_checkout(origin)
+    file = origin / "baselines/toy/published.yaml"
+    content = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**content, "claims": []}))
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "the number")):
+        git(origin, *words)
+    lines = trial_lines.read(origin / TRIALS)
+    trial_lines.write(origin / TRIALS, lines.assign(commit=git(origin, "rev-parse", "HEAD").strip()))
+    file.write_text(yaml.safe_dump(content))
+    derive(origin)
+    git(origin, "add", "-A")
+    git(origin, "commit", "-qm", "the trials, and a claim")
+    subprocess.run(["git", "clone", "-q", "--depth", "1", origin.as_uri(), str(clone)], check=True)
+    monkeypatch.setattr(check, "_leaderboard_findings", lambda results: iter(()))
+    return origin, clone
+
+
+def words_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(folder)
+    registered._blob.cache_clear()
+    return verdict.verdicts(Results.at("quick"))["registered"].tolist()
+
+
+@pytest.mark.parametrize("without", ["history", "git"])
+def test_where_git_cannot_tell_what_the_file_states_stands(
+    without: str, history: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin, clone = history
+    assert words_of(origin, monkeypatch) == [YES, POST_HOC] and check.check(origin) == []
+    if without == "git":
+        shutil.rmtree(clone / ".git")
+    assert words_of(clone, monkeypatch) == [YES, POST_HOC]
+    found = check.check(clone)
+    assert [(one.severity, one.found) for one in found] == [
+        ("warning", "no commits of trials of toy: what the file states stands")
+    ]
+
+
+def test_what_was_changed_in_a_clone_without_history_is_no_more_stated(
+    history: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = history[1]
+    tamper(clone / "baselines/toy/published.yaml", "value: 37.0", "value: 38.0")
+    assert words_of(clone, monkeypatch) == [UNKNOWN, POST_HOC]
+    (clone / "results/quick/published.csv").write_bytes(b'\xff\x00,\n"')
+    assert words_of(clone, monkeypatch) == [UNKNOWN, UNKNOWN]
+    (clone / "results/quick/published.csv").unlink()
+    assert words_of(clone, monkeypatch) == [UNKNOWN, UNKNOWN]

@@ -55,7 +55,10 @@ def load(path: Path) -> type[Attack]:
     found = [c for c in classes if hasattr(c, "reconstruct")]
     if len(found) != 1:
         raise AttackError(f"{path} defines {len(found)} classes with a method `reconstruct`, expected one")
-    accepts(found[0])
+    try:
+        accepts(found[0])
+    except AttackError as error:
+        raise AttackError(f"{path}: {error}") from None
     return found[0]
 
 

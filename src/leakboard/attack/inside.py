@@ -29,6 +29,7 @@ from leakboard.attack import contract
 from leakboard.attack.clock import Clock, peak_bytes, reset_peak
 from leakboard.attack.crafted import described
 from leakboard.attack.meter import Meter, Snapshot
+from leakboard.attack.once import Kept
 from leakboard.attack.untouched import unchanged
 from leakboard.attack.wire import number, packed, words
 from leakboard.threat import BudgetSpent, Participation, Public, Reconstruction, ReleasedModel, Seen, Turn
@@ -66,7 +67,8 @@ def serve(connection: Connection, path: Path, folder: Path, settle: Callable[[],
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
         calls = Calls(connection)
         while True:
-            task: Task = pickle.loads(connection.recv_bytes())
+            calls.kept.receive(connection)
+            task: Task = calls.kept.opened(connection.recv_bytes())
             calls.task = task.number
             _restore()
             settle()
@@ -119,10 +121,13 @@ def _offers(source: type) -> list[str]:
 
 
 class Calls:
-    """What goes across the border: calls, which the runner answers or refuses in words, and what it is only told."""
+    """What goes across the border: calls, which the runner answers or refuses in words, and what it is only told.
+
+    kept: what came across once and stays.
+    """
 
     def __init__(self, connection: Connection) -> None:
-        self.connection, self.task = connection, 0
+        self.connection, self.kept, self.task = connection, Kept(), 0
 
     def tell(self, header: dict[str, Any], arrays: dict[str, Tensor] | None = None) -> None:
         self.connection.send_bytes(packed({**header, "task": self.task}, arrays or {}))
@@ -145,7 +150,7 @@ def _attack(attack: contract.Attack, task: Task, calls: Calls) -> None:
     device, clock = torch.device(task.device), Clock(torch.device(task.device))
     reset_peak(device)
     calls.tell({"ready": True})
-    seen: list[Seen] = pickle.loads(calls.connection.recv_bytes())
+    seen: list[Seen] = calls.kept.opened(calls.connection.recv_bytes())
     for trial, one in enumerate(seen):
         _connect(one, trial, calls)
     share = 1 / len(seen)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -65,9 +66,10 @@ def _array(content: bytes, at: int, dtype: torch.dtype, shape: Any) -> tuple[Ten
     end = at + math.prod(shape) * dtype.itemsize
     if end > len(content):
         raise WireError("an array is longer than its message")
-    if end == at:
-        return torch.empty(shape, dtype=dtype), end
-    return torch.frombuffer(bytearray(content[at:end]), dtype=torch.uint8).view(dtype).view(shape).clone(), end
+    array = torch.empty(shape, dtype=dtype, device="cpu")  # whatever an attack made the default
+    if end > at:
+        array.flatten().view(torch.uint8).numpy()[:] = numpy.frombuffer(content, numpy.uint8, end - at, at)
+    return array, end
 
 
 def number(value: Any) -> float | None:

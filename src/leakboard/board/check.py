@@ -150,8 +150,13 @@ def _table_differences(path: Path, expected: str) -> Iterator[Difference]:
 
 def _verdict_findings(results: Results, judged: list[pd.DataFrame]) -> Iterator[Finding]:
     """Puts the verdicts that it derives into `judged`."""
-    table, path = verdict.verdicts(results), results.file("published.csv")
+    stored, path = verdict.Stored.of(results), results.file("published.csv")
+    table = verdict.verdicts(results, stored)
     judged.append(table)
+    if stored.unasked:
+        found = f"no commits of trials of {', '.join(sorted(stored.unasked))}: what the file states stands"
+        mend = "`git fetch --unshallow`, or check a clone with its history"
+        yield Finding(str(path), "`registered` is asked from git", found, "the history", "warning", mend)
     report = f"`leakboard report --scale {results.scale}` writes it again"
     yield from limited(path, _table_differences(path, verdict.text_of(table)), report)
     for row in table.itertuples():

@@ -10,7 +10,7 @@ import pandas as pd
 
 from leakboard.metrics import METRICS
 from leakboard.record import intervals
-from leakboard.record.aggregate import interval, metric_values, one_per_trial
+from leakboard.record.aggregate import interval, median, metric_values, one_per_trial
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,8 @@ def estimate(values: np.ndarray, metric: str, batch: int = 1) -> Estimate:
     """(n,) values of one metric -> its estimate; a value that is absent makes the whole absent, n stays shown."""
     if not len(values) or np.isnan(values).any():
         return Estimate(n=len(values))
-    ours = _median(values) if METRICS[metric].average == "median" else float(values.mean())
+    ours = median(values, metric) if METRICS[metric].average == "median" else float(values.mean())
     return Estimate(ours, *interval(values, metric, batch), len(values))
-
-
-def _median(values: np.ndarray) -> float:
-    """Between the middle two; of what may be infinite (never reached) the lower one of them."""
-    if np.isfinite(values).all():
-        return float(np.median(values))
-    return float(np.quantile(values, 0.5, method="inverted_cdf"))
 
 
 def difference(left: Sample, right: Sample) -> Estimate:
@@ -87,33 +80,29 @@ def difference(left: Sample, right: Sample) -> Estimate:
 
     Of two samples n is that of the smaller one. Medians of two samples have no interval.
     """
-    common = [victim for victim in left.victims if victim in set(right.victims)]
-    paired = bool(common)
+    places = {victim: index for index, victim in enumerate(right.victims)}
+    pairs = [(index, places[victim]) for index, victim in enumerate(left.victims) if victim in places]
+    one, other, paired = left.values, right.values, bool(pairs)
     if paired:
-        places = [{victim: index for index, victim in enumerate(side.victims)} for side in (left, right)]
-        one, other = (
-            side.values[[place[victim] for victim in common]] for side, place in zip((left, right), places, strict=True)
-        )
-    else:
-        one, other = left.values, right.values
+        one, other = one[[mine for mine, _ in pairs]], other[[theirs for _, theirs in pairs]]
     size = min(len(one), len(other))
     if not size or np.isnan(one).any() or np.isnan(other).any():
         return Estimate(n=size)
     if METRICS[left.metric].average == "median":
-        return _of_medians(one, other, paired)
+        return _of_medians(one, other, paired, left.metric)
     middle = float(one.mean() - other.mean())
     if METRICS[left.metric].average == "share":
         return Estimate(middle, *intervals.of_share_difference(one, other, paired, (left.batch, right.batch)), size)
     return Estimate(middle, *intervals.of_difference(one, other, paired), size)
 
 
-def _of_medians(one: np.ndarray, other: np.ndarray, paired: bool) -> Estimate:
+def _of_medians(one: np.ndarray, other: np.ndarray, paired: bool, metric: str) -> Estimate:
     """Neither reached 20 dB: no difference."""
     if not paired:
-        return Estimate(_median(one) - _median(other), n=min(len(one), len(other)))
+        return Estimate(median(one, metric) - median(other, metric), n=min(len(one), len(other)))
     with np.errstate(invalid="ignore"):
         apart = np.where(np.isinf(one) & (one == other), 0.0, one - other)
-    return Estimate(_median(apart), *intervals.of_median(apart), len(apart))
+    return Estimate(median(apart, metric), *intervals.of_median(apart), len(apart))
 
 
 def against(left: Sample, value: float) -> Estimate:

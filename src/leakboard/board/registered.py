@@ -1,11 +1,13 @@
 """Whether an entry of `published.yaml` stood there, as it stands now, at the commit of the trials that it judges.
 
 What is compared is what was promised: metric, rows, value, tolerance, relation and margin, not the words around it.
+Where git cannot tell, in a shallow clone or without git, what `published.csv` states of the same promise stands.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import subprocess
 from collections.abc import Iterable
@@ -18,18 +20,29 @@ from leakboard.config import Claim, PublishedNumber, Scale, root
 
 Promise = tuple[Any, ...]
 YES, POST_HOC, UNKNOWN = "yes", "post hoc", ""
+STATED_BY = ("paper", "run", "metric", "published", "tolerance")
 
 
-def registered(paper: str, entry: PublishedNumber | Claim, scale: Scale, commits: Iterable[str]) -> str:
-    """`yes`, `post hoc`, or nothing where there are no trials, or no git with their commits to ask."""
+def registered(paper: str, entry: PublishedNumber | Claim, scale: Scale, commits: Iterable[str]) -> str | None:
+    """`yes`, `post hoc`, nothing where no trial names a commit; None where git lacks one that would have to tell."""
     asked = sorted({commit for commit in commits if commit})
     if not asked:
         return UNKNOWN
     wanted = promise(entry.model_dump(mode="json"), scale)
     stood = [_promises(_blob(commit, paper), scale) for commit in asked]
-    if any(one is None for one in stood):
-        return UNKNOWN
-    return YES if all(wanted in one for one in stood if one is not None) else POST_HOC
+    if any(wanted not in one for one in stood if one is not None):
+        return POST_HOC
+    return None if None in stood else YES
+
+
+def stated(path: Path) -> dict[Promise, str]:
+    """{what a row of `published.csv` promises (`STATED_BY`, as the file has them): its cell `registered`}"""
+    found: dict[Promise, str] = {}
+    with contextlib.suppress(OSError, csv.Error), path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            if row.get("registered") in (YES, POST_HOC):
+                found[tuple(row.get(name) for name in STATED_BY)] = row["registered"]
+    return found
 
 
 def promise(entry: dict[str, Any], scale: Scale) -> Promise:

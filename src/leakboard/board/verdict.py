@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from leakboard.board.estimates import Estimate, Sample, against, difference, estimate, most_trials, samples
-from leakboard.board.registered import POST_HOC, UNKNOWN, registered
+from leakboard.board.registered import POST_HOC, STATED_BY, UNKNOWN, Promise, registered, stated
 from leakboard.config import Claim, PublishedNumber, Row, Scale, controls, paper_names, papers_on, params, published
 from leakboard.metrics import COSTS, RATES, lower_is_better
 from leakboard.record.results import Results
@@ -32,14 +32,17 @@ SHOWN_ONLY = ("memory", "figure")  # provenances of what is shown, never gates a
 
 @dataclass(frozen=True)
 class Stored:
-    """The trials of one scale, as verdicts ask for them."""
+    """The trials of one scale, as verdicts ask for them. unasked: papers of whose commits git could not be asked."""
 
     results: Results
     lines: Callable[[str, str], pd.DataFrame]
+    stated: Callable[[], dict[Promise, str]]
+    unasked: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, results: Results) -> Stored:
-        return cls(results, functools.cache(results.current_lines))
+        file = results.file("published.csv")
+        return cls(results, functools.cache(results.current_lines), functools.cache(lambda: stated(file)))
 
     def samples(self, paper: str, row: Row, metric: str) -> dict[str, Sample]:
         """{device kind: what the row's trials scored}"""
@@ -54,6 +57,17 @@ class Stored:
             for lines in [self.lines(row.paper or paper, row.run)]
             for commit in lines.loc[lines["variant"] == row.variant, "commit"]
         }
+
+    def registered(self, named: dict[str, object], entry: PublishedNumber | Claim, rows: Iterable[Row]) -> str:
+        """Whether the entry stood before its trials: by git, else as the row of `published.csv` states that is
+        `named` the same.
+        """
+        paper = str(named["paper"])
+        stood = registered(paper, entry, self.results.scale, self.commits(paper, rows))
+        if stood is not None:
+            return stood
+        self.unasked.add(paper)
+        return self.stated().get(tuple(_text(named[name]) for name in STATED_BY), UNKNOWN)
 
     def controls(self, run: str, metric: str, kind: str) -> list[Sample]:
         """What the controls of a board score, as far as the metric means something for them."""
@@ -124,20 +138,21 @@ def _judged_number(stored: Stored, paper: str, number: PublishedNumber) -> dict[
         tells = tells and abs(float(control.values.mean()) - number.value) > band(number)
     if word == "reproduced" and not tells:
         word = "undecided"  # a control scores as much
-    return {
+    named = {
         "paper": paper,
         "run": f"{number.run}/{number.variant}",
+        "metric": number.metric,
         "where": " ".join(number.where.split()),
-        "published": f"{number.value:.6g}",
+        "published": _text(number.value),
         "tolerance": band(number),
-        **_shared(stored, paper, number, [row], ours, word, tells and ours.n >= ENOUGH_FOR_NUMBERS),
     }
+    return _judged(stored, named, number, [row], ours, word, tells and ours.n >= ENOUGH_FOR_NUMBERS)
 
 
 def _judged_claim(stored: Stored, paper: str, claim: Claim) -> dict[str, object]:
     left = stored.samples(paper, claim.left, claim.metric)
     if claim.right is None:
-        rows, other = [claim.left], f"{claim.value:.6g}"
+        rows, other = [claim.left], _text(claim.value)
         chosen = most_trials(left)
         apart = Estimate() if chosen is None else against(chosen, float(claim.value or 0.0))
         kind = _kind(left, chosen)
@@ -148,14 +163,15 @@ def _judged_claim(stored: Stored, paper: str, claim: Claim) -> dict[str, object]
         kind = max(both, key=lambda kind: (both[kind].n, kind == "cuda", kind), default="")
         apart = both.get(kind, Estimate())
     word = claim_verdict(claim, apart, not apart.exists or _above_controls(stored, paper, claim, kind))
-    return {
+    named = {
         "paper": paper,
         "run": f"{_label(paper, claim.left)} vs {other}",
+        "metric": claim.metric,
         "where": " ".join(f"{claim.says} - {claim.where}".split()),
-        "published": f"{claim.relation} {claim_threshold(claim) + 0.0:.6g}",
+        "published": f"{claim.relation} {_text(claim_threshold(claim) + 0.0)}",
         "tolerance": claim.margin,
-        **_shared(stored, paper, claim, rows, apart, word, apart.n >= ENOUGH_FOR_CLAIMS),
     }
+    return _judged(stored, named, claim, rows, apart, word, apart.n >= ENOUGH_FOR_CLAIMS)
 
 
 def _above_controls(stored: Stored, paper: str, claim: Claim, kind: str) -> bool:
@@ -177,12 +193,19 @@ def _label(paper: str, row: Row) -> str:
     return place if row.paper in (None, paper) else f"{row.paper}:{place}"
 
 
-def _shared(
-    stored: Stored, paper: str, entry: PublishedNumber | Claim, rows: list[Row], ours: Estimate, word: str, enough: bool
+def _judged(
+    stored: Stored,
+    named: dict[str, object],
+    entry: PublishedNumber | Claim,
+    rows: list[Row],
+    ours: Estimate,
+    word: str,
+    enough: bool,
 ) -> dict[str, object]:
-    stood = registered(paper, entry, stored.results.scale, stored.commits(paper, rows)) if ours.exists else UNKNOWN
+    """A row of the table. named: its cells that say what is promised."""
+    stood = stored.registered(named, entry, rows) if ours.exists else UNKNOWN
     return {
-        "metric": entry.metric,
+        **named,
         "provenance": entry.provenance,
         "gates": entry.gates and enough and stood != POST_HOC and entry.provenance not in SHOWN_ONLY,
         "ours": ours.ours,
@@ -209,7 +232,7 @@ def _entries(scale: Scale) -> Iterator[tuple[str, PublishedNumber | Claim]]:
             yield from ((paper, claim) for claim in said.claims if scale in claim.scale)
 
 
-def verdicts(results: Results) -> pd.DataFrame:
+def verdicts(results: Results, stored: Stored | None = None) -> pd.DataFrame:
     """The content of `published.csv`: one row per published number and claim, `COLUMNS`.
 
     A number: `published` its value, `tolerance` its band. A claim: `run` names both sides, `published` the relation
@@ -217,7 +240,7 @@ def verdicts(results: Results) -> pd.DataFrame:
     and high are the difference, over pairs of trials with the same victim where there are such. gates: whether a miss
     is a failure, which takes enough trials and an entry that stood before them.
     """
-    stored = Stored.of(results)
+    stored = stored or Stored.of(results)
     rows = [
         _judged_number(stored, paper, entry)
         if isinstance(entry, PublishedNumber)
@@ -225,6 +248,11 @@ def verdicts(results: Results) -> pd.DataFrame:
         for paper, entry in _entries(results.scale)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _text(value: object) -> str:
+    """A cell as the file has it: numbers to six significant digits."""
+    return str(value) if isinstance(value, str) else f"{value:.6g}"
 
 
 def text_of(table: pd.DataFrame) -> str:

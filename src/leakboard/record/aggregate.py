@@ -29,6 +29,11 @@ def interval(values: np.ndarray, metric: str, batch: int = 1) -> Interval:
     return intervals.of_share(values, batch) if how == "share" else intervals.of_mean(values)
 
 
+def median(values: np.ndarray, metric: str) -> float:
+    """Between the middle two of (n,); of a metric that may be infinite (never reached) the lower one of them."""
+    return float(np.quantile(values, 0.5, method="inverted_cdf" if metric in REACHED else "linear"))
+
+
 def rounded(value: float) -> float | None:
     """Six significant digits; None for what JSON has no number for (NaN, inf)."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
@@ -95,7 +100,7 @@ def _metrics(lines: pd.DataFrame, batch: int) -> dict[str, Any]:
             name = "median" if metric in REACHED else "mean"
             found[metric] = {name: None, "reason": f"{lacking} of {len(values)} trials lack it"}
         else:
-            found[metric] = _reached(values) if metric in REACHED else _mean(values, metric, batch)
+            found[metric] = _reached(values, metric) if metric in REACHED else _mean(values, metric, batch)
     return found
 
 
@@ -105,11 +110,11 @@ def _mean(values: np.ndarray, metric: str, batch: int) -> dict[str, float | None
     return {"mean": rounded(values.mean()), "sd": rounded(spread), "low": rounded(low), "high": rounded(high)}
 
 
-def _reached(values: np.ndarray) -> dict[str, float | None]:
+def _reached(values: np.ndarray, metric: str) -> dict[str, float | None]:
     """median: None when fewer than half of the trials reached 20 dB. censored: how many never did."""
     finite = np.isfinite(values)
-    median = float(np.quantile(values, 0.5, method="inverted_cdf"))
-    return {"median": rounded(median), "share_reached": rounded(finite.mean()), "censored": int((~finite).sum())}
+    middle, share = rounded(median(values, metric)), rounded(finite.mean())
+    return {"median": middle, "share_reached": share, "censored": int((~finite).sum())}
 
 
 def timing(lines: pd.DataFrame) -> dict[str, Any]:

@@ -21,14 +21,14 @@ import pandas as pd
 from leakboard.config import Benchmark, paper_names, params
 from leakboard.config.recipes import Recipe
 from leakboard.errors import Fault
-from leakboard.metrics import MEASURED, METRICS
+from leakboard.metrics import COSTS, MEASURED
 from leakboard.recipes import store
 from leakboard.recipes.classifier import record_folder
 from leakboard.recipes.trained import needs_of
 from leakboard.record import trial_lines
 from leakboard.record.results import Results
 from leakboard.run import kept, machine
-from leakboard.run.execution import Execution, ExecutionError
+from leakboard.run.execution import Execution
 from leakboard.run.jobs import Group
 from leakboard.run.opened import Report, died_twice
 from leakboard.run.stage import Stage
@@ -67,6 +67,17 @@ class Drawn:
     @property
     def file(self) -> Path:
         return self.stage.folder / "trials.csv"
+
+    @property
+    def execution(self) -> Execution | None:
+        """None where the line names none that there is."""
+        return Execution.named(str(self.line["execution"]))
+
+    @property
+    def short(self) -> bool:
+        """Whether the computation that it was part of took at most `MOST_SECONDS`."""
+        together = self.execution.group if self.execution else 1
+        return bool(self.line["seconds"] * together <= MOST_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -139,12 +150,11 @@ def _rows(results: Results) -> Iterator[list[Drawn]]:
         for run in params(paper).boards:
             stage = Stage(paper, results.benchmark(run), results)
             lines = trial_lines.read(stage.folder / "trials.csv")
-            together = lines["execution"].str.extract(r" x(\d+)$")[0].astype(float).fillna(1.0)
-            short = lines["seconds"] * together <= MOST_SECONDS
-            fitting = (lines["device_kind"] == "cpu") & (lines["status"] == "ok") & short
+            fitting = (lines["device_kind"] == "cpu") & (lines["status"] == "ok")
             lines = lines[fitting & (lines["trial"] < stage.benchmark.trials)]
             for variant in stage.variants:
-                yield [Drawn(stage, line) for line in lines[lines["variant"] == variant].to_dict("records")]
+                row = [Drawn(stage, line) for line in lines[lines["variant"] == variant].to_dict("records")]
+                yield [one for one in row if one.short]
 
 
 def _here(one: Drawn) -> bool:
@@ -176,10 +186,8 @@ def _recipes(one: Drawn, benchmark: Benchmark) -> list[Recipe]:
 def _group(one: Drawn) -> Group:
     """The computation that the line was part of, in the execution that it names; empty where there is none such."""
     variant, trial, count = one.line["variant"], one.line["trial"], one.stage.benchmark.trials
-    kind, _, size = str(one.line["execution"]).partition(" x")
-    try:
-        how = Execution(kind, int(size or 1))
-    except (ExecutionError, ValueError):
+    how = one.execution
+    if how is None:
         return ()
     job = one.stage.rows("cpu").groups({variant: [trial]})[0][0]
     return tuple(replace(job, trial=member, execution=how) for member in how.members(trial, count))
@@ -216,7 +224,7 @@ def compared(one: Drawn, outcome: Outcome) -> Compared:
 def _ranking(benchmark: Benchmark) -> str:
     """The metric that ranks; of boards about cost what does not depend on the clock."""
     metric = benchmark.metrics[0]
-    return "evaluations" if METRICS[metric].truth == "cost" else metric
+    return "evaluations" if metric in COSTS else metric
 
 
 def _started_alike(one: Drawn, outcome: Outcome) -> bool:

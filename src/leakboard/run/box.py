@@ -34,6 +34,7 @@ from torch import Tensor
 from leakboard.attack import inside
 from leakboard.attack.contract import AttackError
 from leakboard.attack.inside import Task
+from leakboard.attack.once import Parcel, send_images
 from leakboard.attack.wire import WireError, plain, unpacked
 from leakboard.errors import Fault
 from leakboard.record.trial_lines import attack_sha
@@ -65,7 +66,10 @@ class OutOfTime(TimeoutError):
 
 
 class Box:
-    """One process with one attack in it. `talk` sends a task and hands over what comes back, message by message."""
+    """One process with one attack in it. `talk` sends a task and hands over what comes back, message by message.
+
+    kept: names of the public images that it has.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, Path(tempfile.mkdtemp(prefix="leakboard-"))
@@ -73,23 +77,26 @@ class Box:
         self.process = _started((theirs, path, self.folder, machine.settle))
         theirs.close()
         self.pid = self.process.pid
+        self.kept: set[str] = set()
         self.late = False
         self.watch = _Watch(self._expire)
 
-    def talk(self, task: Task, given: bytes, seconds: float, answer: Answer) -> Iterator[Message]:
+    def talk(self, task: Task, given: Parcel, seconds: float, answer: Answer) -> Iterator[Message]:
         """Every message of the box, the last one with `end` in its header; its calls are given to `answer`.
 
-        given: what is attacked, sent once the box says that the attack is `ready`. seconds: until its end from then
-        on, without those of live rounds; to be ready it has ASKING_SECONDS. OutOfTime after that, BoxEnded when the
-        process is gone, WireError when it sends what is no message of this task; the box is of no more use then.
+        given: what is attacked, sent once the box says that the attack is `ready`; its public images come before.
+        seconds: until its end from then on, without those of live rounds; to be ready it has ASKING_SECONDS. OutOfTime
+        after that, BoxEnded when the process is gone, WireError when it sends what is no message of this task; the box
+        is of no more use then.
         """
         task = dataclasses.replace(task, number=next(_numbers))
-        asked = pickle.dumps(task)
+        asked = Parcel(task)
         most = MOST_CRAFTED if task.do == "craft" else LEAST_LIMIT + MOST_FOR_ONE * (len(asked) + len(given))
         limit = left = ASKING_SECONDS
         ready = False
         try:
-            left -= self._under_watch(left, lambda: self.connection.send_bytes(asked))[1]
+            left -= self._under_watch(left, lambda: send_images(self.connection, self.kept, asked, given))[1]
+            left -= self._under_watch(left, lambda: self.connection.send_bytes(asked.content))[1]
             while True:
                 content, took = self._under_watch(left, lambda: self.connection.recv_bytes(most))
                 header, arrays = unpacked(content)
@@ -99,7 +106,7 @@ class Box:
                 if "ready" in header and not ready:
                     ready, limit, left = True, seconds, seconds
                     yield header, arrays
-                    left -= self._under_watch(left, lambda: self.connection.send_bytes(given))[1]
+                    left -= self._under_watch(left, lambda: self.connection.send_bytes(given.content))[1]
                 elif "call" in header:
                     began = time.monotonic()
                     said = pickle.dumps(answer(header, arrays))
@@ -220,7 +227,9 @@ def ask(path: Path, task: Task) -> Message:
     """The answer to a question that is no attack. AttackError says what is wrong with the attack."""
     box = box_of(path)
     try:
-        header, arrays = list(box.talk(task, b"", ASKING_SECONDS, lambda *_: (None, ("ValueError", "not now"))))[-1]
+        header, arrays = list(
+            box.talk(task, Parcel(None), ASKING_SECONDS, lambda *_: (None, ("ValueError", "not now")))
+        )[-1]
     except (BoxEnded, OutOfTime, WireError) as error:
         dropped(box)
         raise AttackError(f"{path}: {task.do}: {error}") from None

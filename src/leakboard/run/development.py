@@ -46,8 +46,13 @@ def tried_officially(
     workers: int | Literal["ray"],
     report: Report,
 ) -> Tried:
-    """`tryout.tried` on official trials alone; DataError where none of those asked for is one."""
+    """`tryout.tried` on official trials alone; DataError where one of those asked for is none."""
     chosen = official_trials(benchmark, trials)
+    if trials and trials.stop > benchmark.trials:
+        raise ConfigError(
+            f"--trials {trials.start}:{trials.stop}: {benchmark.name} has {benchmark.trials} trials at "
+            f"{benchmark.scale} scale, the last one is {benchmark.trials - 1}; without --trials all of them run"
+        )
     refuse_too_many(benchmark, chosen)
     return tryout.tried(attack, benchmark, chosen, device, workers, report)
 
@@ -104,8 +109,7 @@ def _refuse_seen(rows: Rows, chosen: range) -> None:
 
 def _board(rows: Rows, chosen: range) -> pd.DataFrame:
     """The rows of one attack, from the lines of its try."""
-    path = config.root() / "build" / "runs" / rows.attack / rows.benchmark.name / "trials.csv"
-    lines = trial_lines.read(path)
+    lines = trial_lines.read(tryout.folder_of(rows) / "trials.csv")
     asked = (lines["device_kind"] == rows.device_kind) & lines["trial"].isin(chosen)
     current = lines[trial_lines.current(lines, tryout.keys_of(rows)) & asked]
     return tables.rows(rows.attack, rows.benchmark, current.reset_index(drop=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import pickle
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from leakboard.attack.inside import Task
 from leakboard.attack.meter import Snapshot
+from leakboard.attack.once import Parcel
 from leakboard.attack.wire import WireError, plain, words
 from leakboard.run.attacker import Attacker
 from leakboard.run.box import BoxEnded, OutOfTime, box_of, dropped
@@ -50,7 +50,7 @@ def attempted(
     by_image: bool = True,
 ) -> Attempt:
     """Attack these trials as one computation. A process that dies is replaced once; a fault hands in no image."""
-    given = pickle.dumps([_sent(one) for one in seen])
+    given = Parcel([_sent(one) for one in seen])
     task = Task("attack", attacker.settings, (), tuple(seeds), str(device), by_image)
     exchange, before = _Exchange(seen, len(given)), 0.0
     for last in (False, True):

@@ -35,6 +35,15 @@ class Execution:
     def __str__(self) -> str:
         return self.kind if self.group == 1 else f"{self.kind} x{self.group}"
 
+    @classmethod
+    def named(cls, name: str) -> Execution | None:
+        """That which a line names, as `str` writes it; None where there is none such."""
+        kind, together, size = name.partition(" x")
+        try:
+            return cls(kind, int(size) if together else 1)
+        except ValueError:
+            return None
+
     def members(self, trial: int, count: int) -> range:
         """The group that `trial` belongs to, of a benchmark's `count` trials; those beyond run alone."""
         if trial >= count:

@@ -48,7 +48,7 @@ def tried(
     rows = rows_of(attack, benchmark, device)
     chosen = range(benchmark.trials) if trials is None else trials
     train(rows.attacks())  # a file that is no attack fails here, once, and not in every worker
-    folder = config.root() / "build" / "runs" / rows.attack / benchmark.name
+    folder = folder_of(rows)
     place = kept.Place(folder, folder / "reconstructions")
     place.prepare()
     run_all([_opened(rows, place, chosen)], workers, report)
@@ -58,6 +58,11 @@ def tried(
     kept.draw_grid(folder / "grid.png", _pictures(place, lines, rows, chosen))
     board = tables.board_around(Results.at(benchmark.scale), benchmark.name, lines)
     return narrow(shown(board, benchmark)), folder / "grid.png", failed_rows(lines)
+
+
+def folder_of(rows: Rows) -> Path:
+    """Where a try lies: each scale is another question."""
+    return config.root() / "build" / "runs" / rows.attack / rows.benchmark.scale / rows.benchmark.name
 
 
 def keys_of(rows: Rows) -> dict[str, trial_lines.Key]:
