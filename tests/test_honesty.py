@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import io
 import pickle
 import sys
 import types
@@ -13,6 +14,8 @@ import torch
 from toys import GRAY, ROOT, observed, question, toy, trial
 
 from leakboard import config
+from leakboard.attack.once import Parcel, _Unpickler
+from leakboard.attack.wire import packed
 from leakboard.data import DataError, select
 from leakboard.rng import generator
 from leakboard.run import box, exchange, observation
@@ -84,9 +87,16 @@ def crossed(sees: str, monkeypatch, tmp_path, body: str = GRAY, **threat):
         caught.append(pickle.dumps(value))
         return caught[-1]
 
+    class Opened(Parcel):
+        def __init__(self, value):
+            super().__init__(value)
+            kept = {name: packed({}, {"images": one.images, "labels": one.labels}) for name, one in self.named.items()}
+            dumps(_Unpickler(io.BytesIO(self.content), kept).load())
+
     monkeypatch.setattr(observation, "secret", kept_secret)
+    monkeypatch.setattr(box, "pickle", types.SimpleNamespace(dumps=dumps))
     for part in (box, exchange):
-        monkeypatch.setattr(part, "pickle", types.SimpleNamespace(dumps=dumps))
+        monkeypatch.setattr(part, "Parcel", Opened)
     federated = {"clients": 3, "rounds": 2, "learning_rate": 0.05}
     asked = question(sees, {"knows": ("labels", "local_training"), **threat}, batch=2, federation=federated)
     line = trial(toy(tmp_path, body, KINDS[sees]), asked).line

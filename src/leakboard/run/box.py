@@ -95,8 +95,7 @@ class Box:
         limit = left = ASKING_SECONDS
         ready = False
         try:
-            left -= self._under_watch(left, lambda: send_images(self.connection, self.kept, asked, given))[1]
-            left -= self._under_watch(left, lambda: self.connection.send_bytes(asked.content))[1]
+            left -= self._under_watch(left, lambda: self._ask(asked, given))[1]
             while True:
                 content, took = self._under_watch(left, lambda: self.connection.recv_bytes(most))
                 header, arrays = unpacked(content)
@@ -122,6 +121,11 @@ class Box:
             if self.late:
                 raise OutOfTime(f"more than {limit:g} s") from None
             raise (error if isinstance(error, WireError) else BoxEnded("the attack's process ended")) from None
+
+    def _ask(self, asked: Parcel, given: Parcel) -> None:
+        """The public images of both that it lacks, then the task."""
+        send_images(self.connection, self.kept, asked, given)
+        self.connection.send_bytes(asked.content)
 
     def _under_watch(self, seconds: float, work: Callable[[], Any]) -> tuple[Any, float]:
         """(what `work` gives, the seconds it took). Only a kill is a deadline: a message may stop in its middle."""
