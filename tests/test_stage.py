@@ -229,8 +229,22 @@ def test_stale_lines_that_nobody_asks_for_go_with_the_next_run(suite, tmp_path):
     question.write_text(text.replace("trials: 4", "trials: 2"))
     assert reproduce(toy_stages(tmp_path), workers=0) == 0 and len(store(tmp_path)) == 4
     question.write_text(text.replace("trials: 4", "trials: 2").replace("budget: 20", "budget: 21"))
-    assert reproduce(toy_stages(tmp_path), workers=0) == 2
+    reproduce(toy_stages(tmp_path), workers=0)
     assert store(tmp_path)["trial"].tolist() == [0, 1]
+    question.write_text(text.replace("trials: 4", "trials: 1").replace("budget: 20", "budget: 22"))
+    reproduce(toy_stages(tmp_path), workers=0)
+    assert store(tmp_path)["trial"].tolist() == [0]
+
+
+def test_lines_of_a_row_that_is_gone_go_though_nothing_lacks(suite, tmp_path):
+    params = suite / "baselines" / "toy" / "params.yaml"
+    rows = yaml.safe_load(params.read_text())
+    params.write_text(yaml.safe_dump({**rows, "variants": {**rows["variants"], "gone": {}}}))
+    reproduce(toy_stages(tmp_path), workers=0)
+    assert set(store(tmp_path)["variant"]) == {"only", "gone"}
+    params.write_text(yaml.safe_dump(rows))
+    assert reproduce(toy_stages(tmp_path), workers=0) == 0
+    assert set(store(tmp_path)["variant"]) == {"only"}
 
 
 def test_more_trials_or_another_metric_do_not_attack_again(suite, tmp_path):

@@ -99,8 +99,10 @@ def _opened(stage: Stage, rows: Rows, trials: range | None, fresh: bool) -> Open
     outdated, there = (store, trial_lines.frame()) if fresh else (_abandoned(stage, store), store)
     absent = stage.absent(there, official_among(stage.benchmark, trials), rows)
     wanted = {(variant, trial) for variant, listed in absent.items() for trial in listed}
-    if wanted:
+    if wanted or len(outdated):
         stage.place.prepare()
+    if not wanted and len(outdated):
+        stage.place.save((), outdated)
     name = f"{stage.paper} {stage.benchmark.name}"
     return Opened(name, stage.place, rows.groups(absent), wanted, outdated, finish=lambda: derive(stage))
 
