@@ -155,7 +155,7 @@ def test_what_a_malicious_server_plants_is_not_on_an_honest_board(kind, settings
         assert (attack.skips(asked) is not None) == (skips and conduct == "honest")
 
 
-@pytest.mark.parametrize("paper", ["cah", "dlg", "grnn", "idlg", "labels", "rtf"])
+@pytest.mark.parametrize("paper", ["cah", "idlg", "labels", "rtf"])
 def test_one_plain_local_step_is_read_as_its_gradient(paper):
     """A model update of one step of SGD is the gradient times the rate: what is handed in is the same."""
     attack = contract.configure(contract.load(ROOT / "baselines" / paper / "attack.py"), {})
