@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from toys import GRAY, QUALITY, ROOT, checkout
 
 from leakboard import config
