@@ -13,7 +13,6 @@ from leakboard.record import intervals
 
 SIMULATIONS = 1000
 LEAST = 0.95 - 3 * math.sqrt(0.95 * 0.05 / SIMULATIONS)  # what chance alone may take from a true 95 %
-SKEWED = 0.87  # of an exponential law, on which no interval of a mean from few trials is exact
 SIZES = (2, 5, 10, 30, 100)
 
 
@@ -36,7 +35,18 @@ def batches(rng: np.random.Generator, share: float, size: int, images: int, alik
 @pytest.mark.parametrize("size", SIZES)
 def test_a_mean_is_covered(size: int, rng: np.random.Generator) -> None:
     assert coverage(lambda: intervals.of_mean(rng.normal(size=size)), 0) >= LEAST
-    assert coverage(lambda: intervals.of_mean(rng.exponential(size=size)), 1) >= SKEWED
+
+
+@pytest.mark.parametrize("size", [30, 100])
+def test_a_skewed_mean_is_covered_as_theory_says(size: int, rng: np.random.Generator) -> None:
+    """Student's t would cover .95 - .893 / n of an exponential law (Hall 1992, the two-sided Edgeworth term)."""
+    assert coverage(lambda: intervals.of_mean(rng.exponential(size=size)), 1) >= LEAST - 0.893 / size
+
+
+@pytest.mark.parametrize("size", [5, 10])
+def test_a_skewed_mean_of_few_trials_is_not_covered(size: int, rng: np.random.Generator) -> None:
+    """What is known and stated (README): of few trials of a skewed law no interval of the mean is a 95 % one."""
+    assert 0.8 < coverage(lambda: intervals.of_mean(rng.exponential(size=size)), 1) < LEAST
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.98])
