@@ -27,7 +27,9 @@ QUESTIONS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml") if
 GOLDEN = ROOT / "tests" / "golden.json"
 WRITE = os.environ.get("LEAKBOARD_GOLDEN") == "write"
 MOVED = 1e-4  # relative, on a processor and a torch such as wrote the file
-ELSEWHERE = 1e-2  # on another: rounding grows over three steps, to 4e-3 between AMD's and Intel's
+# On another: rounding grows over three steps, to 4e-3 between AMD's and Intel's, and to 2.6e-2 between AVX2 and AVX-512
+# where 32 images are unmixed from 16 units, which has no one solution. A wrong formula moves the rest by far more.
+ELSEWHERE = 5e-2
 MACHINE = {name: machine.describe(torch.device("cpu"))[name] for name in ("device", "torch")}
 
 

@@ -78,6 +78,11 @@ def _git(*words: str) -> str:
 
 @functools.cache
 def _processor() -> str:
+    """Its name and the vector instructions that torch takes: under one name there are processors that round apart."""
+    return f"{_model_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _model_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
