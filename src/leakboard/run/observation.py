@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from leakboard.config import Benchmark
+from leakboard.federation.rounds import MessageError
 from leakboard.rng import generator, seed_of
 from leakboard.run import trained
-from leakboard.run.attacker import Attacker
+from leakboard.run.attacker import Attacker, CraftError
 from leakboard.threat import KINDS, Public, Seen
 from leakboard.victim.leak import leak
 from leakboard.victim.network import network
@@ -36,14 +37,21 @@ def observe(
     """What `attack` sees of one trial; without one, what anybody would. hidden: in place of the trial's own secret.
 
     A malicious server's attack sends out the model that it crafts; an attack that names a prior gets it trained.
+    CraftError where honest training of what it crafted leads to a message that no round takes.
     """
     hidden, device = hidden or secret(benchmark, trial), torch.device(device)
     pool, model = public(benchmark), network(benchmark, trial).to(device)
     shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
-    if attack is not None and benchmark.threat.conduct == "malicious":
+    crafts = attack is not None and benchmark.threat.conduct == "malicious"
+    if attack is not None and crafts:
         model = attack.craft(model, shown, seed_of("craft", benchmark.seed, trial), hidden.images.shape[1:]).to(device)
     clients = generator("clients", benchmark.seed, trial)
-    seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1], clients)
+    try:
+        seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1], clients)
+    except MessageError as error:
+        if not crafts:
+            raise
+        raise CraftError(f"what it sent out cannot be trained: {error}") from None
     seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device)
     return Observation(hidden, model, seen)
 
