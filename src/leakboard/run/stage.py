@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import torch
 
+from leakboard.board import figures
 from leakboard.config import Benchmark, ConfigError, paper_names, params, root
 from leakboard.data.sources import refuse_too_many
+from leakboard.metrics import judged_against
 from leakboard.record import trial_lines
 from leakboard.record.aggregate import summarise
 from leakboard.record.results import Results
@@ -18,7 +21,7 @@ from leakboard.run import kept, machine
 from leakboard.run.jobs import Rows
 from leakboard.run.opened import Opened, Report, failed_rows, run_all
 from leakboard.run.trained import train
-from leakboard.victim.secrets import official_among, official_trials
+from leakboard.victim.secrets import official_among, official_trials, secret
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,16 @@ def derive(stage: Stage) -> None:
     """Everything that follows from the store: aggregates, timing and the grid of pictures."""
     with stage.place.alone():
         summarise(stage.results, stage.paper, stage.benchmark.name)
-        kept.draw_grid(stage.folder / "grid.png", kept.gallery(stage.reconstructions, stage.variants))
+        grid = stage.folder / "grid.png"
+        kept.draw_grid(grid, kept.gallery(stage.reconstructions, stage.variants))
+        if not grid.exists() and judged_against(stage.benchmark.metrics[0]) == "labels":
+            _draw_truth(grid, stage.benchmark)
+
+
+def _draw_truth(path: Path, benchmark: Benchmark) -> None:
+    """Where labels alone are handed in, what they are of: the first image of the first trials."""
+    trials = range(min(benchmark.trials, kept.GRID))
+    figures.grid(path, torch.cat([secret(benchmark, trial).images[:1] for trial in trials]).numpy(), {})
 
 
 def failures(stages: Sequence[Stage], device: str = "auto") -> list[str]:
