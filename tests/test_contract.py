@@ -40,7 +40,7 @@ def _rows() -> list[tuple[str, str, str]]:
         content = yaml.load((ROOT / "baselines" / paper / "params.yaml").read_text(), Loader=Yaml12)
         sees, truth = content.get("sees", {}), content.get("truth", {})
         for run, named in content["on"].items():
-            kind, asked = run.split("_")[2], "labels" if run.startswith("labels_") else "images"
+            kind, asked = run.split("_")[2], "labels" if "labels" in run.split("_") else "images"
             rows += [
                 (paper, name, run)
                 for name in named or content["variants"]
