@@ -30,7 +30,7 @@ from leakboard.victim.secrets import (
 )
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml") if path.name != "dvc.yaml")
-NONE_LEFT = {"quick": 9, "paper": 14}  # how many benchmarks at most have no development victims
+NONE_LEFT = {"quick": 9, "paper": 25}  # how many benchmarks at most have no development victims
 
 
 @functools.cache
