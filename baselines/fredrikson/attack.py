@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +81,7 @@ class ModelInversion:
 
     def _latent(self, seen: ReleasedModel) -> tuple[Tensor, float]:
         """The codes start from zeros too. One pass through what follows them is one evaluation."""
-        stack = next((module for module in seen.model.modules() if hasattr(module, "decode")), None)
+        stack: Any = next((module for module in seen.model.modules() if hasattr(module, "decode")), None)
         if stack is None:
             raise ValueError("the search `latent` needs a stack of autoencoders, which the released model is not")
 
