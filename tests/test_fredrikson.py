@@ -135,7 +135,7 @@ def test_the_best_iterate_is_handed_in_not_the_last():
     assert torch.equal(got.images, torch.full((1, *SHAPE), 0.5))
     seen, _ = released(Hill(), target=0)
     got = run(seen, rate=4000.0, steps=5)
-    heights = [float(Hill()(image[None]).softmax(1)[0, 0]) for image in (got.images[0], torch.zeros(SHAPE))]
+    heights = [float(Hill()(image[None]).softmax(1)[0, 0].detach()) for image in (got.images[0], torch.zeros(SHAPE))]
     assert heights[0] >= heights[1] and got.info["loss"] == pytest.approx(1 - heights[0])
 
 
