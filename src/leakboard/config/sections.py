@@ -33,8 +33,8 @@ class ConfigError(Fault, ValueError):
 
 # What a benchmark may call a network by: the functions of these names in `models/`.
 NETWORKS = (
-    "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "convnet", "vgg7", "vgg16", "resnet9", "resnet18",
-    "resnet20", "resnet20fc", "resnet34",
+    "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "mcnn", "scnn", "convnet", "vgg7", "vgg16", "resnet9",
+    "resnet18", "resnet20", "resnet20fc", "resnet34",
 )  # fmt: skip
 
 
@@ -180,7 +180,11 @@ class Normalise(Strict):
 
 
 class Training(Strict):
-    """A recipe for training a classifier: SGD with momentum and cosine decay on `images`."""
+    """A recipe for training a classifier: SGD with momentum and cosine decay on `images`.
+
+    anew: whether every trial has a victim of its own, drawn and trained with the trial's seed, so that victims are what
+    trials count.
+    """
 
     images: Images = Images()
     epochs: CountOrNone
@@ -189,6 +193,7 @@ class Training(Strict):
     momentum: Part = 0.9
     weight_decay: NotNegative = 5e-4
     augment: Flag = True
+    anew: Flag = False
 
 
 class Evaluator(Strict):
@@ -196,6 +201,12 @@ class Evaluator(Strict):
 
     network: Network
     training: Training
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Evaluator:
+        if self.training.anew:
+            raise ValueError("`anew`: one evaluator judges all trials")
+        return self
 
 
 class Threat(Strict):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leakboard.config import sections
-from leakboard.models.cnn import cnn, cnn3
+from leakboard.models.cnn import cnn, cnn3, mcnn, scnn
 from leakboard.models.convnet import convnet
 from leakboard.models.forms import with_dropout, without_batch_norm, without_bias
 from leakboard.models.lenet import lenet_relu, lenet_sigmoid
@@ -21,8 +21,8 @@ from leakboard.models.vgg import vgg7, vgg16
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     network.__name__: network
     for network in (
-        mlp, fc2, lenet_sigmoid, lenet_relu, cnn, cnn3, convnet, vgg7, vgg16, resnet9, resnet18, resnet20, resnet20fc,
-        resnet34,
+        mlp, fc2, lenet_sigmoid, lenet_relu, cnn, cnn3, mcnn, scnn, convnet, vgg7, vgg16, resnet9, resnet18, resnet20,
+        resnet20fc, resnet34,
     )
 }  # fmt: skip
 

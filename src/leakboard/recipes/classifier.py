@@ -17,17 +17,20 @@ from leakboard.recipes import networks
 from leakboard.rng import generator, seed_of, seeded
 
 
-def classifier_of(benchmark: Benchmark) -> Classifier | None:
-    """The recipe of the victim; None where it is a fresh draw or has public weights."""
-    if benchmark.training is None:
+def classifier_of(benchmark: Benchmark, trial: int = 0) -> Classifier | None:
+    """The recipe of the victim of a trial, the same of all unless they are trained `anew`; None where it is a fresh
+    draw or has public weights.
+    """
+    training = benchmark.training
+    if training is None:
         return None
     start = benchmark.network.model_copy(update={"weights": "fresh", "mode": "eval"})
     return Classifier(
         network=start,
-        training=benchmark.training,
+        training=training.model_copy(update={"anew": False}),
         data=benchmark.data,
         normalise=benchmark.normalise,
-        seed=benchmark.seed,
+        seed=seed_of("victim", benchmark.seed, trial) if training.anew else benchmark.seed,
     )
 
 

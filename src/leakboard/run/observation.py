@@ -44,7 +44,7 @@ def observe(
         model = attack.craft(model, shown, seed_of("craft", benchmark.seed, trial), hidden.images.shape[1:]).to(device)
     clients = generator("clients", benchmark.seed, trial)
     seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1], clients)
-    seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device)
+    seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device, trial)
     return Observation(hidden, model, seen)
 
 
