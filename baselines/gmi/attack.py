@@ -132,7 +132,7 @@ class GMI:
 
 
 def best(images: Tensor, scores: Tensor) -> Tensor:
-    """Of restarts (R, B, C, H, W) the one of the highest score (R, B) of each image, whatever its sign: (B, C, H, W)."""
+    """Of restarts (R, B, C, H, W) those of the highest scores (R, B), whatever their sign: (B, C, H, W)."""
     return images[scores.argmax(0), torch.arange(images.shape[1], device=images.device)]
 
 

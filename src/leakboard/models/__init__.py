@@ -78,6 +78,14 @@ def normalised(network: nn.Module, kind: str | sections.Normalise) -> nn.Module:
 
 
 @torch.no_grad()
+def zeros_(network: nn.Module) -> nn.Module:
+    """Every weight and bias 0; of more than one layer, none would ever learn to differ from its neighbours."""
+    for parameter in network.parameters():
+        parameter.zero_()
+    return network
+
+
+@torch.no_grad()
 def uniform_(network: nn.Module, generator: torch.Generator) -> nn.Module:
     """Every weight and bias from U(-0.5, 0.5), in parameter order (the DLG and iDLG papers' networks)."""
     for parameter in network.parameters():

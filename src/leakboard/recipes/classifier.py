@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leakboard.config import Benchmark, root
+from leakboard.config import Benchmark, Images, root
 from leakboard.config.recipes import Classifier
-from leakboard.data.loading import dataset_of
+from leakboard.data import select
 from leakboard.recipes import networks
 from leakboard.rng import generator, seed_of, seeded
 
@@ -45,12 +45,14 @@ def evaluator_of(benchmark: Benchmark) -> Classifier | None:
         training=benchmark.evaluator.training,
         data=benchmark.data,
         normalise=benchmark.normalise,
+        reject=benchmark.evaluator.reject,
         seed=seed_of("evaluator", benchmark.seed),
     )
 
 
 def untrained(recipe: Classifier) -> nn.Module:
-    return networks.drawn(recipe.network, recipe.data, recipe.normalise, recipe.seed)
+    further = 0 if recipe.reject is None else 1
+    return networks.drawn(recipe.network, recipe.data, recipe.normalise, recipe.seed, further=further)
 
 
 def train(
@@ -71,6 +73,7 @@ def train(
         for _ in range(spec.epochs):
             for chosen in torch.randperm(len(images), generator=rng).split(spec.batch):
                 batch = augmented(images[chosen], rng) if spec.augment else images[chosen]
+                batch = noised(batch, spec.noise, rng) if spec.noise else batch
                 loss = nn.functional.cross_entropy(network(batch.to(device)), labels[chosen].to(device))
                 sgd.zero_grad()
                 loss.backward()
@@ -89,11 +92,28 @@ def augmented(images: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(mirrored.view(-1, 1, 1, 1), shifted.flip(3), shifted)
 
 
+def noised(batch: Tensor, most: float, rng: torch.Generator) -> Tensor:
+    """Each image (B, C, H, W) with Gaussian noise of its own deviation, drawn from [0, `most`]; still in [0, 1]."""
+    deviations = most * torch.rand(len(batch), 1, 1, 1, generator=rng)
+    return (batch + deviations * torch.randn(batch.shape, generator=rng)).clamp(0, 1)
+
+
+def unseen(benchmark: Benchmark, recipe: Classifier | None) -> Images:
+    """Where a classifier is measured: the victims' split; of a released model, the split that it was not trained on."""
+    if benchmark.threat.sees != "released" or recipe is None:
+        return benchmark.data.model_copy(update={"classes": None, "start": 0, "count": None})
+    other = {"train": "test", "test": "train"}
+    return Images(
+        **benchmark.data.source,
+        split=other.get(recipe.trained_on.split, benchmark.data.split),
+        classes=benchmark.data.classes,
+    )
+
+
 @torch.no_grad()
-def accuracy(network: nn.Module, benchmark: Benchmark) -> dict[str, float]:
-    """Accuracy on the split that the victims come from, as far as it is here; ends in eval mode."""
-    pool = dataset_of(benchmark.data)
-    images, labels = pool.take(pool.available)
+def accuracy(network: nn.Module, on: Images) -> dict[str, float]:
+    """Accuracy on these images, as far as they are here; ends in eval mode."""
+    images, labels = select(on).take()
     network.eval()
     right = sum(
         int((network(x).argmax(1) == y).sum()) for x, y in zip(images.split(256), labels.split(256), strict=True)
@@ -113,11 +133,13 @@ def state_sha(state: dict[str, Tensor]) -> str:
 def record(network: nn.Module, benchmark: Benchmark, evaluator: nn.Module | None = None) -> dict[str, Any]:
     """What is committed about a victim: where its weights come from, what they are, and how well they classify.
 
-    The same of the evaluator, under its name.
+    The same of the evaluator, under its name; each on images that it was not trained on.
     """
-    found: dict[str, Any] = {**_origin(classifier_of(benchmark), benchmark), **_quality(network, benchmark)}
+    recipe = classifier_of(benchmark)
+    found: dict[str, Any] = {**_origin(recipe, benchmark), **_quality(network, unseen(benchmark, recipe))}
     if evaluator is not None:
-        found["evaluator"] = {**_origin(evaluator_of(benchmark), benchmark), **_quality(evaluator, benchmark)}
+        judge = evaluator_of(benchmark)
+        found["evaluator"] = {**_origin(judge, benchmark), **_quality(evaluator, unseen(benchmark, judge))}
     return found
 
 
@@ -127,8 +149,8 @@ def _origin(recipe: Classifier | None, benchmark: Benchmark) -> dict[str, str]:
     return {"recipe": recipe.hash}
 
 
-def _quality(network: nn.Module, benchmark: Benchmark) -> dict[str, Any]:
-    return {"sha256": state_sha(network.state_dict()), **accuracy(network, benchmark)}
+def _quality(network: nn.Module, on: Images) -> dict[str, Any]:
+    return {"sha256": state_sha(network.state_dict()), **accuracy(network, on)}
 
 
 def record_folder(benchmark: Benchmark) -> Path:
