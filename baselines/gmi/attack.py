@@ -24,8 +24,8 @@ class GMI:
     auxiliary image as it is. realism: `critic`, -D(G(z)), or `log`, -log of its sigmoid. clip: 0 leaves the noise free.
     released: false searches with a network of the same form and no training, so that the prior alone speaks.
     auxiliary: whether the prior completes what is known of each image, where anything is.
-    layers, form, noise, width, epochs, critic_steps: of the prior (`config/recipes.py`), of which each trial has one of
-    its own. differs: an image's step does not depend on how many are searched at once.
+    layers, form, noise, width, epochs, images_a_step, critic_steps: of the prior (`config/recipes.py`), of which each
+    trial has one of its own. differs: an image's step does not depend on how many are searched at once.
     """
 
     search: Literal["noise", "pixels", "nothing"] = "noise"
@@ -45,6 +45,7 @@ class GMI:
     noise: int = 100
     width: int = 16
     epochs: int = 25
+    images_a_step: int = 32
     critic_steps: int = 3
 
     def skips(self, benchmark: Benchmark) -> str | None:
@@ -64,6 +65,7 @@ class GMI:
             noise=self.noise,
             width=self.width,
             epochs=self.epochs,
+            batch=self.images_a_step,
             critic_steps=self.critic_steps,
             completes=benchmark.auxiliary if self.auxiliary else None,
             seed=trial,
@@ -80,7 +82,7 @@ class GMI:
         mover = self._mover(x)
         for step in range(1, steps + 1):
             images = self._drawn(seen, x)
-            loss = self.identity * len(labels) * seen.loss(model(images), labels) + self._unreal(seen, images)
+            loss = self._objective(seen, model, images, labels)
             (x.grad,) = torch.autograd.grad(loss, [x])
             mover.step()
             self._project(x)
@@ -88,7 +90,7 @@ class GMI:
         with torch.no_grad():
             images = self._drawn(seen, x)
             scores = model(images)[:, seen.target].view(restarts, batch)
-        info = {"restarts": float(restarts), "loss": float(loss / len(labels))}
+        info = {"restarts": float(restarts), "loss": float(loss.detach() / len(labels))}
         return Reconstruction(best(images.view(restarts, *seen.shape), scores), None, info)
 
     def _affordable(self, budget: int | None) -> tuple[int, int]:
@@ -115,6 +117,10 @@ class GMI:
         if seen.auxiliary is None or not self.auxiliary:
             return seen.prior(x)
         return seen.prior(x, seen.auxiliary.repeat(len(x) // len(seen.auxiliary), 1, 1, 1))
+
+    def _objective(self, seen: ReleasedModel, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Equation 4, the sum over the images."""
+        return self.identity * len(labels) * seen.loss(model(images), labels) + self._unreal(seen, images)
 
     def _unreal(self, seen: ReleasedModel, images: Tensor) -> Tensor:
         """How unlike the public images these are, in sum: what the critic of the prior says."""
