@@ -33,8 +33,8 @@ class ConfigError(Fault, ValueError):
 
 # What a benchmark may call a network by: the functions of these names in `models/`.
 NETWORKS = (
-    "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "mcnn", "scnn", "convnet", "vgg7", "vgg16", "resnet9",
-    "resnet18", "resnet20", "resnet20fc", "resnet34",
+    "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "convnet", "vgg7", "vgg16", "resnet9", "resnet18",
+    "resnet20", "resnet20fc", "resnet34", "softmax", "mlp_sigmoid", "dae", "cnn_pooled", "mcnn", "scnn",
 )  # fmt: skip
 
 
@@ -181,12 +181,21 @@ class Normalise(Strict):
         return self
 
 
+class Pretraining(Strict):
+    """Of a stack of autoencoders, layer by layer, each `epochs` long: `corruption` is the share of inputs put to 0."""
+
+    epochs: Count
+    batch: Count = 32
+    learning_rate: Positive
+    corruption: Part = 0.25
+
+
 class Training(Strict):
     """A recipe for training a classifier: SGD with momentum and cosine decay on `images`.
 
     augment: each batch shifted and mirrored. noise: standard deviation of Gaussian noise in pixels, each image's own
-    draw between 0 and this. anew: whether every trial has a victim of its own, drawn and trained with the trial's seed,
-    so that victims are what trials count.
+    draw between 0 and this. pretraining: before, of networks that are stacks of autoencoders. anew: whether every trial
+    has a victim of its own, drawn and trained with the trial's seed, so that victims are what trials count.
     """
 
     images: Images = Images()
@@ -197,6 +206,7 @@ class Training(Strict):
     weight_decay: NotNegative = 5e-4
     augment: Flag = True
     noise: NotNegative = 0.0
+    pretraining: Pretraining | None = None
     anew: Flag = False
 
 

@@ -14,6 +14,7 @@ from leakboard.config import Benchmark, Images, root
 from leakboard.config.recipes import Classifier
 from leakboard.data import select
 from leakboard.recipes import networks
+from leakboard.recipes.pretraining import pretrain
 from leakboard.rng import generator, seed_of, seeded
 
 
@@ -58,8 +59,13 @@ def untrained(recipe: Classifier) -> nn.Module:
 def train(
     network: nn.Module, recipe: Classifier, images: Tensor, labels: Tensor, device: torch.device | str = "cpu"
 ) -> None:
-    """SGD with momentum and cosine decay on images (N, C, H, W) and labels (N,), in place; ends in eval mode."""
+    """SGD with momentum and cosine decay on images (N, C, H, W) and labels (N,), in place; ends in eval mode.
+
+    Before it comes what the recipe says of pretraining.
+    """
     spec, rng = recipe.training, generator("training", recipe.seed)
+    if spec.pretraining is not None:
+        pretrain(network.to(device), spec.pretraining, images, recipe.seed, device)
     free = [parameter for parameter in network.to(device).parameters() if parameter.requires_grad]
     sgd = torch.optim.SGD(free, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
     total = spec.epochs * math.ceil(len(images) / spec.batch)
