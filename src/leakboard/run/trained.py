@@ -67,8 +67,11 @@ def record_victims(results: Results, board: str | None) -> list[Path]:
         machine.settle()
         victims, folder = victim_slice(benchmark), results.victim(name)
         judge = trained.trained_evaluator(benchmark, victims)
-        record = classifier.record(network(benchmark, 0), benchmark, None if judge is None else judge.model)
+        anew = benchmark.training is not None and benchmark.training.anew
+        others = [network(benchmark, trial) for trial in range(1, benchmark.trials)] if anew else []
+        record = classifier.record(network(benchmark, 0), benchmark, None if judge is None else judge.model, others)
         write_json(folder / "metrics.json", record)
-        store.keep_small([need.recipe for need in trained.needs_of(benchmark)], folder)
+        kept = [need.recipe for need in trained.needs_of(benchmark) if not (anew and need.role == "victim")]
+        store.keep_small(kept, folder)  # of victims that no two trials share, there are as many as trials
         written.append(folder)
     return written
