@@ -172,7 +172,7 @@ def test_trial_keeps_the_contract(row):
     else:
         assert (line.get("label_accuracy"), line.get("evaluator_accuracy")) != (None, None)
     if "label_accuracy" not in line or "mse" in line:  # a rule for labels alone hands in no image, and none is shown
-        true, shown = outcome.pictures
+        true, shown, *_ = outcome.pictures
         assert shown.shape == true.shape and len(true) == asked.batch
         assert shown.min() >= 0 and shown.max() <= 1
     assert line["seconds"] > 0 and line["peak_bytes"] > 0 and line["model_sha"] and line["victim_sha"]

@@ -13,7 +13,7 @@ from leakboard.metrics import judged_against
 from leakboard.recipes.trained import trained_evaluator
 from leakboard.rng import generator
 from leakboard.run.kept import Pictures
-from leakboard.score import ClassTruth, Judged, Truth, judge_of, match, stand_ins
+from leakboard.score import ClassTruth, Judged, Truth, judge_of, match, mse_matrix, stand_ins
 from leakboard.threat import Reconstruction
 from leakboard.victim.network import network
 from leakboard.victim.secrets import Secret, class_images, class_means, public, shape_and_classes, victim_slice
@@ -73,4 +73,9 @@ def _pictures(kind: str, truth: Truth, got: Reconstruction) -> Pictures | None:
         index = match(truth.images, got.images)
     else:  # of a class, nothing stands for anything: in the order in which it was handed in
         index = torch.arange(len(truth.images)).where(torch.arange(len(truth.images)) < len(got.images), -1)
-    return truth.images.numpy(), stand_ins(index, got.images, truth.noise).numpy()
+    shown = stand_ins(index, got.images, truth.noise)
+    if truth.of_class is None:
+        return truth.images.numpy(), shown.numpy()
+    members = truth.of_class.members
+    nearest = members[mse_matrix(shown, members).argmin(1)]
+    return members.mean(0, keepdim=True).expand_as(shown).numpy(), shown.numpy(), nearest.numpy()

@@ -11,6 +11,7 @@ import pandas as pd
 
 from leakboard.config import Benchmark, ConfigError, paper_names, params, root
 from leakboard.data.sources import refuse_too_many
+from leakboard.metrics import judged_against
 from leakboard.record import trial_lines
 from leakboard.record.aggregate import summarise
 from leakboard.record.results import Results
@@ -110,7 +111,16 @@ def derive(stage: Stage) -> None:
     """Everything that follows from the store: aggregates, timing and the grid of pictures."""
     with stage.place.alone():
         summarise(stage.results, stage.paper, stage.benchmark.name)
-        kept.draw_grid(stage.folder / "grid.png", kept.gallery(stage.reconstructions, stage.variants))
+        shown = kept.gallery(stage.reconstructions, stage.variants)
+        kept.draw_grid(stage.folder / "grid.png", shown, _controls(stage))
+
+
+def _controls(stage: Stage) -> kept.Gallery:
+    """Pictures of what one gets without attacking, for boards of classes: there no image is the one that is sought."""
+    if judged_against(stage.benchmark.metrics[0]) != "classes" or "controls" not in paper_names():
+        return {}
+    controls = Stage("controls", stage.benchmark, stage.results)
+    return kept.gallery(controls.reconstructions, controls.variants)
 
 
 def failures(stages: Sequence[Stage], device: str = "auto") -> list[str]:
