@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +81,7 @@ class ModelInversion:
 
     def _latent(self, seen: ReleasedModel) -> tuple[Tensor, float]:
         """The codes start from zeros too. One pass through what follows them is one evaluation."""
-        stack = next((module for module in seen.model.modules() if hasattr(module, "decode")), None)
+        stack: Any = next((module for module in seen.model.modules() if hasattr(module, "decode")), None)
         if stack is None:
             raise ValueError("the search `latent` needs a stack of autoencoders, which the released model is not")
 
@@ -195,12 +195,12 @@ def numerical(score: Score, x: Tensor, here: float, along: Tensor, width: float)
 
 
 def denoised(images: Tensor) -> Tensor:
-    """(1, C, H, W) by non-local means, the paper's filter; how strong it is there is not told."""
+    """(1, C, H, W) by non-local means, channel by channel, the paper's filter; how strong it is there is not told."""
     from skimage.restoration import denoise_nl_means
 
-    picture = images[0].detach().cpu().permute(1, 2, 0).double().numpy()
-    clean = denoise_nl_means(picture, patch_size=5, patch_distance=6, h=0.05, channel_axis=2)
-    return torch.from_numpy(clean).to(images).permute(2, 0, 1)[None]
+    channels = images[0].detach().cpu().double().numpy()
+    clean = [denoise_nl_means(channel, patch_size=5, patch_distance=6, h=0.05) for channel in channels]
+    return torch.stack([torch.from_numpy(channel) for channel in clean]).to(images)[None]
 
 
 def sharpened(images: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ class Pretraining(Strict):
 
 
 class Training(Strict):
-    """A recipe for training a classifier: SGD with momentum and cosine decay on `images`.
+    """A recipe for training a classifier on `images`: SGD with momentum, or Adam, and cosine decay.
 
     augment: each batch shifted and mirrored. noise: standard deviation of Gaussian noise in pixels, each image's own
     draw between 0 and this. pretraining: before, of networks that are stacks of autoencoders. anew: whether every trial
@@ -206,6 +206,7 @@ class Training(Strict):
     weight_decay: NotNegative = 5e-4
     augment: Flag = True
     noise: NotNegative = 0.0
+    optimiser: Literal["sgd", "adam"] = "sgd"
     pretraining: Pretraining | None = None
     anew: Flag = False
 

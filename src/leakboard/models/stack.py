@@ -25,6 +25,11 @@ class DenoisingStack(nn.Module):
             self.register_buffer(f"visible{index}", torch.zeros(size))
         self.head = nn.Linear(sizes[-1], classes)
 
+    def layer(self, index: int) -> nn.Linear:
+        found = self.layers[index]
+        assert isinstance(found, nn.Linear)
+        return found
+
     def encode(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> codes (B, D) in [0, 1]."""
         codes = images.flatten(1)
@@ -35,8 +40,7 @@ class DenoisingStack(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, D) -> images (B, C, H, W) in [0, 1]."""
         for index in reversed(range(len(self.layers))):
-            layer = self.layers[index]
-            codes = F.linear(codes, layer.weight.T, getattr(self, f"visible{index}")).sigmoid()
+            codes = F.linear(codes, self.layer(index).weight.T, getattr(self, f"visible{index}")).sigmoid()
         return codes.unflatten(1, self.shape)
 
     def classify(self, codes: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def untrained(recipe: Classifier) -> nn.Module:
 def train(
     network: nn.Module, recipe: Classifier, images: Tensor, labels: Tensor, device: torch.device | str = "cpu"
 ) -> None:
-    """SGD with momentum and cosine decay on images (N, C, H, W) and labels (N,), in place; ends in eval mode.
+    """SGD with momentum, or Adam, and cosine decay on images (N, C, H, W) and labels (N,), in place; ends in eval mode.
 
     Before it comes what the recipe says of pretraining.
     """
@@ -68,9 +68,13 @@ def train(
     if spec.pretraining is not None:
         pretrain(network.to(device), spec.pretraining, images, recipe.seed, device)
     free = [parameter for parameter in network.to(device).parameters() if parameter.requires_grad]
-    sgd = torch.optim.SGD(free, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
+    descent: torch.optim.Optimizer
+    if spec.optimiser == "adam":
+        descent = torch.optim.Adam(free, spec.learning_rate, weight_decay=spec.weight_decay)
+    else:
+        descent = torch.optim.SGD(free, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
     total = spec.epochs * math.ceil(len(images) / spec.batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, total)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(descent, total)
     network.train()
     for module in network.modules():  # what is held fixed keeps its running statistics too
         parameters = list(module.parameters())
@@ -82,9 +86,9 @@ def train(
                 batch = augmented(images[chosen], rng) if spec.augment else images[chosen]
                 batch = noised(batch, spec.noise, rng) if spec.noise else batch
                 loss = nn.functional.cross_entropy(network(batch.to(device)), labels[chosen].to(device))
-                sgd.zero_grad()
+                descent.zero_grad()
                 loss.backward()
-                sgd.step()
+                descent.step()
                 schedule.step()
     network.eval()
 

@@ -24,7 +24,8 @@ def pretrain(network: nn.Module, spec: Pretraining, images: Tensor, seed: int, d
             f"pretraining: found a {type(network).__name__}, expected a stack of autoencoders, as `dae` is"
         )
     rng, given = generator("pretraining", seed), images.flatten(1)
-    for index, layer in enumerate(stack.layers):
+    for index in range(len(stack.layers)):
+        layer = stack.layer(index)
         visible = nn.Parameter(getattr(stack, f"visible{index}").clone())
         _autoencode(layer, visible, given, spec, rng, device)
         getattr(stack, f"visible{index}").copy_(visible.detach())
@@ -33,7 +34,7 @@ def pretrain(network: nn.Module, spec: Pretraining, images: Tensor, seed: int, d
 
 
 def _autoencode(
-    layer: nn.Module,
+    layer: nn.Linear,
     visible: nn.Parameter,
     given: Tensor,
     spec: Pretraining,

@@ -76,7 +76,8 @@ def class_images(benchmark: Benchmark, target: int) -> Tensor:
 
 def class_means(benchmark: Benchmark) -> dict[int, Tensor]:
     """{class that may be the target: the mean (C, H, W) of its images}"""
-    return {target: class_images(benchmark, target).mean(0) for target in _targets(benchmark)}
+    images, labels = select(benchmark.data).take()
+    return {target: images[labels == target].mean(0) for target in _targets(benchmark)}
 
 
 def _targets(benchmark: Benchmark) -> Sequence[int]:
