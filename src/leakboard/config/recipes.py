@@ -1,7 +1,7 @@
 """What is trained once, described: network, images, objective and seed. Equal descriptions share their weights.
 
 A description says nothing of where or by whom it is trained; `recipes/` does that. An attack names the prior that it
-needs by returning one of these from `prior(benchmark)`.
+needs by returning one of these from `prior(benchmark)`, or one for every trial from `prior(benchmark, trial)`.
 """
 
 from __future__ import annotations
