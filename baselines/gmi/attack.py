@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leakboard.config import Benchmark
+from leakboard import config
 from leakboard.config.recipes import Generator
 from leakboard.threat import Reconstruction, ReleasedModel
 
@@ -48,14 +48,14 @@ class GMI:
     images_a_step: int = 32
     critic_steps: int = 3
 
-    def skips(self, benchmark: Benchmark) -> str | None:
+    def skips(self, benchmark: config.Benchmark) -> str | None:
         if benchmark.threat.access == "black":
             return "needs the weights of the released model"
         if self.search == "nothing" and benchmark.auxiliary is None:
             return "hands in the auxiliary image, and there is none"
         return None
 
-    def prior(self, benchmark: Benchmark, trial: int) -> Generator | None:
+    def prior(self, benchmark: config.Benchmark, trial: int) -> Generator | None:
         if self.search != "noise" or benchmark.public_images is None:
             return None
         return Generator(
