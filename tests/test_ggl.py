@@ -116,9 +116,8 @@ def test_a_search_finds_the_image_among_the_components(search):
 def test_without_the_gradient_the_prior_speaks():
     """Of the length and the zeros of what is observed, and no nearer to the secret than the prior is."""
     seen, true = observation()
-    attack = contract.configure(
-        GGL, {"space": "components", "noise": SIZE, "search": "adam", "told": False, "steps": 50}
-    )
+    settings = {"space": "components", "noise": SIZE, "search": "adam", "steps": 50}
+    told, attack = contract.configure(GGL, settings), contract.configure(GGL, {**settings, "told": False})
     drawn = attack._observed(seen, generator("drawn"))
     assert float(MODULE.norm(drawn)) == pytest.approx(float(MODULE.norm(seen.gradient)), rel=1e-4)
     apart = [(one.reconstruct(seen, generator("s")).images - true).square().mean() for one in (told, attack)]
