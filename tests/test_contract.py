@@ -27,9 +27,9 @@ QUESTIONS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml") if
 GOLDEN = ROOT / "tests" / "golden.json"
 WRITE = os.environ.get("LEAKBOARD_GOLDEN") == "write"
 MOVED = 1e-4  # relative, on a processor and a torch such as wrote the file
-# On another: rounding grows over three steps, to 4e-3 between AMD's and Intel's, and to 2.6e-2 between AVX2 and AVX-512
-# where 32 images are unmixed from 16 units, which has no one solution. A wrong formula moves the rest by far more.
-ELSEWHERE = 5e-2
+ELSEWHERE = 1e-2  # on another: rounding grows over three steps, to 4e-3 between AMD's and Intel's
+# Elsewhere too, of more images than units, whose unmixing has no one solution: 2.6e-2 between AVX2 and AVX-512.
+ILL_POSED = {"fc2_cifar10_gradient_b32_narrow": 5e-2}
 MACHINE = {name: machine.describe(torch.device("cpu"))[name] for name in ("device", "torch")}
 
 
@@ -226,7 +226,7 @@ def test_golden_values_move_only_with_the_engine(row):
         computed = asked.network.weights == "trained" or asked.threat.conduct == "malicious"
         assert computed, f"the network of {row[2]} moved while ENGINE stayed {engine}: bump ENGINE or undo"
         pytest.skip("this processor's training or crafting rounds differently: another network than the golden one")
-    most = MOVED if values.get("machine") == MACHINE else ELSEWHERE
+    most = MOVED if values.get("machine") == MACHINE else ILL_POSED.get(row[2], ELSEWHERE)
     moved = [name for name in wanted if name not in got or not _close(got[name], wanted[name], most)]
     message = f"{' '.join(row)}: {moved} moved from {wanted} to {got} while ENGINE stayed {engine}"
     assert not moved and got.keys() == wanted.keys(), f"{message}: bump ENGINE or undo"

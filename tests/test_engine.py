@@ -68,12 +68,12 @@ for step in range(1, 7):
     seen.spend()
     images = images / 2
     seen.snapshot(step, images, 1 / step)
-return Reconstruction({handed_in}, info={{"loss": 0.125}})
+return Reconstruction(images, info={"loss": 0.125})
 """
 
 
 def test_a_curve_ends_where_its_board_does(tmp_path):
-    outcome = trial(toy(tmp_path, STEPS.format(handed_in="images")), question(batch=2))
+    outcome = trial(toy(tmp_path, STEPS), question(batch=2))
     steps, last = [row["step"] for row in outcome.curve], outcome.curve[-1]
     assert steps == [1, 2, 4, 5], "the last one is what was handed in, counted on"
     assert (last["evaluations"], last["loss"]) == (6, 0.125)
@@ -81,13 +81,13 @@ def test_a_curve_ends_where_its_board_does(tmp_path):
 
 
 def test_what_a_snapshot_has_shown_is_not_shown_again(tmp_path):
-    body = STEPS.format(handed_in="images").replace("range(1, 7)", "range(1, 5)")
+    body = STEPS.replace("range(1, 7)", "range(1, 5)")
     assert [row["step"] for row in trial(toy(tmp_path, body), question(batch=2)).curve] == [1, 2, 4]
 
 
 def test_at_engine_1_a_curve_ends_with_the_last_snapshot(tmp_path, monkeypatch):
     monkeypatch.setattr(leakboard, "BEHIND", {"toy": 1})
-    outcome = trial(toy(tmp_path, STEPS.format(handed_in="images")), question(batch=2))
+    outcome = trial(toy(tmp_path, STEPS), question(batch=2))
     assert [row["step"] for row in outcome.curve] == [1, 2, 4] and outcome.line["engine"] == 1
 
 

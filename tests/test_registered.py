@@ -71,6 +71,12 @@ def test_what_was_changed_since_is_post_hoc(entry: dict, change: dict, suite: Pa
     assert asked({**entry, **change}, then) == POST_HOC
 
 
+@pytest.mark.parametrize("entry", [NUMBER, CLAIM])
+def test_what_was_set_after_a_look_says_so_and_new_trials_do_not_undo_it(entry: dict, suite: Path) -> None:
+    then = commit(suite, [{**NUMBER, "post_hoc": True}], [{**CLAIM, "post_hoc": True}])
+    assert asked({**entry, "post_hoc": True}, then) == POST_HOC
+
+
 def test_another_scale_is_another_promise(suite: Path) -> None:
     then = commit(suite, [NUMBER])
     assert asked({**NUMBER, "scale": ["quick", "paper"]}, then, scale="quick") == POST_HOC

@@ -94,7 +94,7 @@ def test_a_fault_before_the_attack_is_a_failure_too(tmp_path):
 
 
 def test_a_crafted_model_that_breaks_honest_training_is_the_attacks_failure(tmp_path):
-    """Robbing the Fed did so on one batch of photographs: the client's message was not finite."""
+    """Robbing the Fed does so on some batches of photographs: the client's message was not finite."""
     methods = "def craft(self, model, public, rng):\n    return model"
     threat, federation = {"conduct": "malicious"}, {"learning_rate": 1e38, "steps": 5}
     question_ = question("update", threat, batch=2, federation=federation)

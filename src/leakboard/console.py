@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from leakboard.config import SCALES, Scale, paper_names
+from leakboard.config import CONTROLS, SCALES, Scale, paper_names
 from leakboard.config.files import checked_name
 from leakboard.config.kinds import A_NAME, MOST, is_name
 from leakboard.config.texts import bytes_of, there
@@ -37,7 +37,6 @@ MOST_LETTERS = 3000  # of one message
 MOST_WORKERS = 16 * (os.cpu_count() or 1)  # processes, each of which imports torch
 TRIALS = re.compile(r"(?:([0-9]{1,12}):)?([0-9]{1,12})")
 TRACEBACK = "--traceback"
-CONTROLS = "controls"  # rows that bear no rank
 DEVICES = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 

@@ -61,6 +61,7 @@ def row_sum_labels(seen: Observed, dummies: Tensor, along: object = False) -> Te
     """n_c = K p_c - K sum(dW_c) / O, with p and O of dummy images before the local training, or `along` it.
 
     Geng et al. 2021 take the model before; Dimitrov et al. 2022 (section 4) both ends, interpolated in between.
+    along: any value that is true, as dlf, which waits with engine 1, still names the two ends.
     """
     rows = last_layer(seen).weight.sum(1)
     expected = [shares - rows / total for shares, total in _statistics_of(seen, dummies, bool(along))]

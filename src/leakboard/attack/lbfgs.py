@@ -203,7 +203,7 @@ def minimise(
     touch each other; those that are done are dropped. observe: called at steps 1, 2, 4, ...
     """
     unit = torch.ones_like(start[:, 0]) if scale is None else scale.to(start)
-    search = Search(_measured_in(unit, objective), start, rate, history)
+    search = Search(objective if scale is None else _measured_in(unit, objective), start, rate, history)
     found = Minimum(start.clone(), search.value.clone(), start.clone(), search.steps.clone(), search.restarts.clone())
     every = 1 if start.device.type == "cpu" else 10  # steps between two looks at who is done: each waits for the device
     for step in range(1, steps + 1):

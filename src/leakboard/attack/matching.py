@@ -45,9 +45,7 @@ class Matching:
         self.passes = 1
         halved = precision == "bf16"
         updates = [one for one in problems if isinstance(one, ModelUpdate)]
-        # |g*|^2 (P,), what a squared distance is to be measured in; nothing below the smallest number that divides
-        squares = [torch.stack([g.double().square().sum() for g in one.gradient]).sum() for one in problems]
-        self.square = torch.stack(squares).clamp_min(1e-30).to(self.dtype)
+        self._problems = problems
         self._evaluate: Loop | Stack | LocalSteps
         if simulated and updates:
             self._evaluate = LocalSteps(updates, cost, self.dtype, halved, assumed_rate)
@@ -56,6 +54,12 @@ class Matching:
             self._evaluate = Loop(problems, cost, self.dtype, halved)
         else:
             self._evaluate = Stack(problems, cost, self.dtype, halved)
+
+    @property
+    def square(self) -> Tensor:
+        """|g*|^2 (P,), what a squared distance is to be measured in: nothing that is too small to divide by."""
+        squares = [torch.stack([g.double().square().sum() for g in one.gradient]).sum() for one in self._problems]
+        return torch.stack(squares).clamp_min(1e-30).to(self.dtype)
 
     def __call__(
         self, images: Tensor, labels: Tensor, inputs: Sequence[Tensor], which: Tensor | None = None

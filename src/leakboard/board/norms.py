@@ -20,10 +20,11 @@ def by_gradient_norm(results: Results, run: str) -> str:
 
 
 def _halves(results: Results, run: str) -> Iterator[tuple[str, float, float, float]]:
+    known = config.controls()
     for paper in config.papers_on(run):
         lines = results.current_lines(paper, run).dropna(subset=["psnr", "gradient_norm"])
         for (variant, _), trials in lines.groupby(["variant", "device_kind"]):
-            if (paper, variant) in config.controls():
+            if (paper, variant) in known:
                 continue
             norm = trials["gradient_norm"]
             if len(trials) >= FEWEST and norm.min() < norm.max():

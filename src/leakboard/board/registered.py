@@ -25,6 +25,8 @@ STATED_BY = ("paper", "run", "metric", "published", "tolerance")
 
 def registered(paper: str, entry: PublishedNumber | Claim, scale: Scale, commits: Iterable[str]) -> str | None:
     """`yes`, `post hoc`, nothing where no trial names a commit; None where git lacks one that would have to tell."""
+    if entry.post_hoc:
+        return POST_HOC
     asked = sorted({commit for commit in commits if commit})
     if not asked:
         return UNKNOWN

@@ -73,9 +73,9 @@ class Stored:
         """What the controls of a board score, as far as the metric means something for them."""
         if metric in COSTS:
             return []
-        asked = self.results.benchmark(run)
+        asked, known = self.results.benchmark(run), controls()
         rows = [(paper, row) for paper in papers_on(run) for row in params(paper).variants_on(asked)]
-        here = [(paper, row) for paper, row in rows if (paper, row) in controls()]
+        here = [one for one in rows if one in known]
         found = [self.samples(paper, Row(run=run, variant=row), metric).get(kind) for paper, row in here]
         return [one for one in found if one is not None and estimate(one.values, metric, one.batch).exists]
 

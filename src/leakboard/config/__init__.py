@@ -7,6 +7,7 @@ the file and the key.
 from leakboard.config.benchmark import SCALES, Benchmark, Scale
 from leakboard.config.checkout import root
 from leakboard.config.files import (
+    CONTROLS,
     benchmark,
     benchmark_names,
     board_names,
@@ -21,6 +22,7 @@ from leakboard.config.papers import Claim, Params, Published, PublishedNumber, R
 from leakboard.config.sections import ConfigError, Federation, Images, Network, Threat, Training
 
 __all__ = [
+    "CONTROLS",
     "SCALES",
     "Benchmark",
     "Claim",

@@ -96,6 +96,9 @@ def papers_on(benchmark: str) -> list[str]:
     return [paper for paper in paper_names() if benchmark in params(paper).on]
 
 
+CONTROLS = "controls"  # the paper whose rows attack nothing, on every board
+
+
 def controls() -> frozenset[tuple[str, str]]:
     """{(paper, row)} of the rows that tell what one gets without attacking: they stand beside the ranks."""
     return frozenset((paper, row) for paper in paper_names() for row in params(paper).controls)

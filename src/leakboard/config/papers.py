@@ -82,13 +82,15 @@ class Entry(Strict):
 
     gates: a miss without a cause is a failure. cause: why a miss is true, as far as committed trials back it.
     provenance: verified (read in the source), secondary (in another one), figure (read off one) or memory, which are
-    shown and never gate; theorem; ours, a claim that no paper makes.
+    shown and never gate; theorem; ours, a claim that no paper makes. post_hoc: it was set after a look at trials of
+    its rows, which running them again does not undo.
     """
 
     metric: Metric
     where: Line
     provenance: Literal["verified", "figure", "secondary", "memory", "theorem", "ours"]
     cause: Note = ""
+    post_hoc: Flag = False
     scale: Annotated[tuple[Scale, ...], Different] = ("paper",)
 
     @field_validator("scale", mode="before")

@@ -15,7 +15,7 @@ import pandas as pd
 from leakboard import config
 from leakboard.board import tables
 from leakboard.board.readable import shown
-from leakboard.config import Benchmark, ConfigError
+from leakboard.config import CONTROLS, Benchmark, ConfigError
 from leakboard.data.sources import refuse_too_many
 from leakboard.recipes.trained import Need, refuse
 from leakboard.record import trial_lines
@@ -25,7 +25,6 @@ from leakboard.run.opened import Report
 from leakboard.victim.secrets import development_slice, development_trials, official_trials
 
 NAME = "development"
-CONTROLS = "controls"
 
 Tried = tuple[pd.DataFrame, Path, list[str]]  # board, picture, why rows failed throughout
 

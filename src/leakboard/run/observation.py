@@ -42,14 +42,15 @@ def observe(
     hidden, device = hidden or secret(benchmark, trial), torch.device(device)
     pool, model = public(benchmark), network(benchmark, trial).to(device)
     shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
-    crafts = attack is not None and benchmark.threat.conduct == "malicious"
-    if attack is not None and crafts:
-        model = attack.craft(model, shown, seed_of("craft", benchmark.seed, trial), hidden.images.shape[1:]).to(device)
+    crafting = attack if benchmark.threat.conduct == "malicious" else None
+    if crafting is not None:
+        seed = seed_of("craft", benchmark.seed, trial)
+        model = crafting.craft(model, shown, seed, hidden.images.shape[1:]).to(device)
     clients = generator("clients", benchmark.seed, trial)
     try:
         seen = leak(benchmark, hidden.to(device), model, shown, shape_and_classes(benchmark)[1], clients)
     except MessageError as error:
-        if not crafts:
+        if crafting is None:
             raise
         raise CraftError(f"what it sent out cannot be trained: {error}") from None
     seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device)
