@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leakboard.attack.imprint import gradient_of
+from leakboard.attack.matching import Observed
 from leakboard.attack.priors import total_variation
-from leakboard.threat import Gradient, Reconstruction, due
+from leakboard.threat import Reconstruction, due
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,29 @@ class CocktailParty:
     inversion_rate: float = 0.1
     inversion_tv: float = 0.1
 
-    def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
+    def reconstruct(self, seen: Observed, rng: torch.Generator) -> Reconstruction:
         layer = next(module for module in seen.model.modules() if isinstance(module, nn.Linear))
         weight, bias = gradient_of(layer, seen.model, seen.gradient)
         on_images = layer.in_features == torch.Size(seen.shape[1:]).numel()
         shape = seen.shape if on_images else None
-        steps = _within(seen.budget if on_images or seen.budget is None else seen.budget // 2, self.steps)
+        steps, inversion_steps = self._shares(seen.budget, on_images)
         sources, scales = self._unmix(seen, weight, bias, shape, steps)
         found = sources / scales[:, None]
         if shape is not None:
             return Reconstruction(found.view(-1, *shape[1:]))
-        left = None if seen.budget is None else seen.budget - steps
-        return Reconstruction(self._invert(seen, layer, found, _within(left, self.inversion_steps), rng))
+        return Reconstruction(self._invert(seen, layer, found, inversion_steps, rng))
+
+    def _shares(self, budget: int | None, on_images: bool) -> tuple[int, int]:
+        """Steps of the unmixing and of the inversion of features, which gets what the first half leaves of a budget."""
+        if on_images:
+            return self.steps if budget is None else min(self.steps, budget), 0
+        if budget is None:
+            return self.steps, self.inversion_steps
+        steps = min(self.steps, budget // 2)
+        return steps, min(self.inversion_steps, budget - steps)
 
     def _unmix(
-        self, seen: Gradient, mixed: Tensor, bias: Tensor, shape: tuple[int, ...] | None, steps: int
+        self, seen: Observed, mixed: Tensor, bias: Tensor, shape: tuple[int, ...] | None, steps: int
     ) -> tuple[Tensor, Tensor]:
         """Sources (N, D) with their means, and what they are to be divided by (N,); N <= B, one per component."""
         mean = mixed.mean(1, keepdim=True)
@@ -82,7 +91,7 @@ class CocktailParty:
         wrong = torch.minimum(whole.clamp_min(0).norm(dim=1), whole.clamp_max(0).norm(dim=1))
         return loss + self.sign * wrong.mean() + self.l1 * whole.abs().mean()
 
-    def _invert(self, seen: Gradient, layer: nn.Linear, features: Tensor, steps: int, rng: torch.Generator) -> Tensor:
+    def _invert(self, seen: Observed, layer: nn.Linear, features: Tensor, steps: int, rng: torch.Generator) -> Tensor:
         """Images (N, C, H, W) whose features point where the (N, D) found ones do: 1 - cos + TV, Adam in the box."""
         images = torch.rand(len(features), *seen.shape[1:], generator=rng).to(seen.device).requires_grad_()
         adam = torch.optim.Adam([images], self.inversion_rate)
@@ -104,10 +113,6 @@ class CocktailParty:
         finally:
             handle.remove()
         return images.detach()
-
-
-def _within(budget: int | None, steps: int) -> int:
-    return steps if budget is None else min(steps, budget)
 
 
 def _whitening(centred: Tensor, count: int) -> Tensor:

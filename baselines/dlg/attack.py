@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from leakboard.attack.lbfgs import Objective, minimise
-from leakboard.attack.matching import Matching, squared_distance
-from leakboard.threat import Gradient, Reconstruction, snapshots
+from leakboard.attack.matching import Matching, Observed, squared_distance
+from leakboard.threat import Reconstruction, snapshots
 
 # (dummy samples (P, B, ...), the rows that move, the problems under way (Q,)) -> objective of those
 ObjectiveOf = Callable[[Tensor, Tensor, Tensor], Objective]
@@ -21,6 +21,7 @@ class DLG:
 
     one_by_one: in a batch, move one sample per outer step; this breaks the symmetry between samples (section 3.3).
     enough: the matching loss at which the search ends, as in the iDLG paper's comparison of the two.
+    last_iterate: hand in where the search ended, as the public code does, in place of the best point that it met.
     """
 
     outer_steps: int = 300
@@ -29,13 +30,15 @@ class DLG:
     history: int = 100
     enough: float = 1.0e-6
     one_by_one: bool = False
+    last_iterate: bool = False
 
-    def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
+    def reconstruct(self, seen: Observed, rng: torch.Generator) -> Reconstruction:
         return self.reconstruct_many([seen], [rng])[0]
 
-    def reconstruct_many(self, seen: list[Gradient], rng: list[torch.Generator]) -> list[Reconstruction]:
+    def reconstruct_many(self, seen: list[Observed], rng: list[torch.Generator]) -> list[Reconstruction]:
         shape, pixels = seen[0].shape, math.prod(seen[0].shape[1:])
         matching = Matching(seen, squared_distance)
+        scale = matching.square.clamp(max=1)
         # One row per sample: its pixels, then its label logits.
         starts = [
             torch.cat([torch.randn(shape[0], size, generator=one) for size in (pixels, seen[0].classes)], 1)
@@ -58,12 +61,13 @@ class DLG:
             snapshots(seen, step, images(dummy.view(len(which), shape[0], -1)), values, which)
 
         search = self._one_by_one if self.one_by_one and shape[0] > 1 else self._jointly
-        dummy, info = search(objective, torch.stack(starts).to(seen[0].device), seen[0].budget or 10**9, observe)
+        budget = (seen[0].budget or 10**9) // matching.passes
+        dummy, info = search(objective, torch.stack(starts).to(seen[0].device), scale, budget, observe)
         labels = dummy[..., pixels:].argmax(2)
         return [Reconstruction(*parts) for parts in zip(images(dummy), labels, info, strict=True)]
 
     def _jointly(
-        self, objective: ObjectiveOf, dummy: Tensor, budget: int, observe: Callable
+        self, objective: ObjectiveOf, dummy: Tensor, scale: Tensor, budget: int, observe: Callable
     ) -> tuple[Tensor, list[dict[str, float]]]:
         problems, samples = (torch.arange(size, device=dummy.device) for size in dummy.shape[:2])
         found = minimise(
@@ -73,13 +77,15 @@ class DLG:
             rate=self.rate,
             history=self.history,
             enough=self.enough,
+            scale=scale,
             observe=observe,
         )
         ends = zip(found.restarts.tolist(), found.value.tolist(), strict=True)
-        return found.point.view_as(dummy), [{"restarts": restarts, "loss": loss} for restarts, loss in ends]
+        point = found.last if self.last_iterate else found.point
+        return point.view_as(dummy), [{"restarts": restarts, "loss": loss} for restarts, loss in ends]
 
     def _one_by_one(
-        self, objective: ObjectiveOf, dummy: Tensor, budget: int, observe: Callable
+        self, objective: ObjectiveOf, dummy: Tensor, scale: Tensor, budget: int, observe: Callable
     ) -> tuple[Tensor, list[dict[str, float]]]:
         going = torch.arange(len(dummy), device=dummy.device)
         restarts = torch.zeros_like(going)
@@ -88,12 +94,12 @@ class DLG:
         for outer in range(min(self.outer_steps, budget // (inner + 1))):
             rows = torch.tensor([outer % dummy.shape[1]], device=dummy.device)
             start = dummy[going][:, rows].flatten(1)
-            found = minimise(objective(dummy, rows, going), start, inner, rate=self.rate)
+            found = minimise(objective(dummy, rows, going), start, inner, rate=self.rate, scale=scale[going])
             dummy[going[:, None], rows] = found.point[:, None]
             restarts[going] += found.restarts
             losses[going] = found.value
             observe(outer + 1, dummy[going], found.value, going)
-            going = going[found.value > self.enough]
+            going = going[found.value > self.enough * scale[going]]
             if not len(going):
                 break
         ends = zip(restarts.tolist(), losses.tolist(), strict=True)

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakboard.attack.matching import Matching, squared_distance
+from leakboard.attack.matching import Matching, Observed, squared_distance
 from leakboard.models.generator import images_and_labels
-from leakboard.threat import Gradient, Reconstruction
+from leakboard.threat import Reconstruction
 
 
 @dataclass(frozen=True)
 class GRNN:
     """Section 3.2: fixed noise per image, RMSprop on the generator; |g - g*|^2, its root (what the paper's Wasserstein
-    term comes to), and `tv` times the squared total variation.
+    term comes to), and `tv` times the squared total variation. steps 0: what the generator draws untrained, a control.
 
     differs: the sigmoid's range is the pixels', as the victim's network takes [0, 1].
     """
@@ -24,13 +24,13 @@ class GRNN:
     tv: float = 1.0e-3
     noise: int = 128
 
-    def reconstruct(self, seen: Gradient, rng: torch.Generator) -> Reconstruction:
-        steps = self.steps if seen.budget is None else min(self.steps, seen.budget)
+    def reconstruct(self, seen: Observed, rng: torch.Generator) -> Reconstruction:
         generator = images_and_labels(tuple(seen.shape[1:]), seen.classes, self.noise, rng).to(seen.device)
         noise = torch.randn(seen.shape[0], self.noise, generator=rng).to(seen.device)
         parameters = list(generator.parameters())
         rmsprop = torch.optim.RMSprop(parameters, self.rate, momentum=self.momentum)
         matching = Matching(seen, distance)
+        steps = self.steps if seen.budget is None else min(self.steps, seen.budget // matching.passes)
         for step in range(1, steps + 1):
             images, shares = generator(noise)
             x, labels = images.detach().requires_grad_(), shares.detach().requires_grad_()
@@ -42,7 +42,8 @@ class GRNN:
             rmsprop.step()
             seen.snapshot(step, images.detach(), loss)
         images, shares = generator(noise)
-        return Reconstruction(images.detach(), shares.argmax(1), {"loss": float(loss)})
+        info = {"loss": float(loss)} if steps else {}
+        return Reconstruction(images.detach(), shares.argmax(1), info)
 
 
 def distance(got: list[Tensor], observed: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
