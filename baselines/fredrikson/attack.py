@@ -125,8 +125,8 @@ class ModelInversion:
             adam = torch.optim.Adam([x], self.rate / 10**stage)
             for _ in range(min(self.steps, left - stage * self.steps)):
                 confidence = seen.model(x).softmax(1)[0, seen.target]
-                if float(confidence) > highest:
-                    best, highest = x.detach().clone(), float(confidence)
+                if float(confidence.detach()) > highest:
+                    best, highest = x.detach().clone(), float(confidence.detach())
                 prior = self.tv * total_variation(x) + self.distance * (x - start).square().sum().clamp(TINY).sqrt()
                 adam.zero_grad()
                 (prior - (confidence + TINY).log()).backward(inputs=[x])
