@@ -194,8 +194,8 @@ class Training(Strict):
     """A recipe for training a classifier on `images`: SGD with momentum, or Adam, and cosine decay.
 
     augment: each batch shifted and mirrored; `posed`: each image turned, scaled, shifted and lit by a draw of its own.
-    noise: standard deviation of Gaussian noise in pixels, each image's own draw between 0 and this. pretraining: before,
-    of networks that are stacks of autoencoders.
+    noise: standard deviation of Gaussian noise in pixels, each image's own draw between 0 and this. pretraining:
+    before, of networks that are stacks of autoencoders.
     """
 
     images: Images = Images()
