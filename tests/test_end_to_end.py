@@ -17,10 +17,12 @@ TRAINED = {
     "training": {"epochs": 2, "learning_rate": 0.1, "augment": False},
     "evaluator": {
         "network": {"name": "mlp", "width": 32},
-        "training": {"epochs": 20, "learning_rate": 0.1, "augment": False},
+        "training": {"images": {"split": "test", "start": 40}, "epochs": 80, "learning_rate": 0.1, "augment": False},
     },
 }
 CLASSES = ("evaluator_accuracy", "nearest_victim_mse", "nearest_public_mse", "diversity")
+CLASSES += ("evaluator_top5", "lineup_accuracy", "evaluator_confidence", "target_confidence", "nearest_victim_feature")
+CLASSES += ("nearest_public_feature", "class_mean_ssim", "class_mean_rank")
 
 
 @pytest.fixture

@@ -98,3 +98,31 @@ def test_quality_against_cost_leaves_out_what_has_no_place(tmp_path: Path) -> No
     for name in ("a.svg", "b.svg"):
         figures.quality_against_cost(tmp_path / name, board)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_rows_stand_beside_their_own_where_a_defence_is_all_that_differs(monkeypatch):
+    """Of the boards that are committed: those whose confidences are rounded, and no board of another question."""
+    from leakboard import config
+    from leakboard.board import defended
+    from leakboard.record import trial_lines
+    from leakboard.record.results import Results
+
+    level = {0.0: 1.0, 0.001: 0.9, 0.05: 0.4}
+
+    def lines(self, paper, run):
+        step = config.benchmark(run, "quick").defence.get("rounding", {}).get("step", 0.0)
+        if paper != "fredrikson" or step not in level:
+            return trial_lines.frame()
+        shared = {"attack": paper, "benchmark": run, "status": "ok", "device_kind": "cpu", "execution": "loop"}
+        shared |= dict.fromkeys(("benchmark_version", "attack_version", "engine", "seed"), 1) | {"variant": "blocks"}
+        return trial_lines.frame({**shared, "trial": n, "evaluator_accuracy": level[step]} for n in range(4))
+
+    monkeypatch.setattr(Results, "current_lines", lines)
+    results, board = Results.at("quick"), config.benchmark("softmax_att_released_blackbox", "quick")
+    rows = defended.under_defence(results, board)
+    assert set(rows["defence"]) == {"rounding step"} and set(rows["row"]) == {"fredrikson / blocks"}
+    assert dict(zip(rows["strength"], rows["score"], strict=True)) == level and list(rows["n"]) == [4, 4, 4]
+    svg = defended.drawing(rows, "evaluator_accuracy")
+    assert svg == defended.drawing(rows, "evaluator_accuracy") and svg.count("<svg") == 1
+    for other in ("softmax_att_released", "softmax_att_released_blackbox_rounded_5"):
+        assert defended.under_defence(results, config.benchmark(other, "quick")).empty

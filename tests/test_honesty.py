@@ -17,6 +17,7 @@ from leakboard import config
 from leakboard.attack.once import Parcel, _Unpickler
 from leakboard.attack.wire import packed
 from leakboard.data import DataError, select
+from leakboard.recipes.classifier import evaluator_of
 from leakboard.rng import generator
 from leakboard.run import box, exchange, observation
 from leakboard.score import match, mse
@@ -197,11 +198,23 @@ def test_public_images_from_the_victims_split_are_refused():
         public(asked)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "_released" in name])
+def test_who_judges_a_released_model_saw_none_of_what_it_may_give_away(name):
+    for scale in config.SCALES:
+        asked = config.benchmark(name, scale)
+        recipe = evaluator_of(asked)
+        seen = [images for images in (recipe.trained_on, recipe.rejected) if images is not None]
+        assert not [images for images in seen if images.shares_with(asked.data) and scale == "paper"]
+        if scale == "quick":
+            hidden = hashes(select(asked.data).take()[0])
+            assert not [images for images in seen if hidden & hashes(select(images).take()[0])]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_trained_victims_never_saw_the_secrets(name):
     for scale in config.SCALES:
         asked = config.benchmark(name, scale)
-        if asked.training is None:
+        if asked.training is None or asked.threat.sees == "released":  # which gives away what it was trained on
             continue
         images = asked.training.images.of(asked.data)
         assert not images.shares_with(asked.data)

@@ -32,7 +32,13 @@ TINY |= {
     "resnet34": ((3, 8, 8), (2,)),
     "resnet20fc": ((3, 8, 8), (8,)),
 }
-TINY |= {"resnet20": ((3, 8, 8), (2,)), "resnet18": ((3, 8, 8), (2,)), "cnn": ((1, 8, 8), (8,))}
+TINY |= {"softmax": ((1, 4, 4), ()), "mlp_sigmoid": ((1, 4, 4), (8,)), "dae": ((1, 4, 4), (10,))}
+TINY |= {
+    "cnn_pooled": ((1, 16, 16), (2,)),
+    "resnet20": ((3, 8, 8), (2,)),
+    "resnet18": ((3, 8, 8), (2,)),
+    "cnn": ((1, 8, 8), (8,)),
+}
 
 
 def plain_cost(name: str, got, observed):

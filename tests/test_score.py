@@ -8,10 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pictures import generator, random_images
-from torch import nn
 
 from leakboard.score import (
-    class_scores,
     curve,
     match,
     mse,
@@ -150,40 +148,3 @@ def test_curve_and_time_to_quality():
     assert time_to(rows, 19.9) == (0.5 * 2, 20 * 2)  # one exact image and one of noise: (100 + 8) / 2 dB
     assert time_to(rows, 99.0) == (0.5 * 8, 20 * 8)
     assert time_to(rows[:1]) == (math.inf, math.inf)
-
-
-class Brightness(nn.Module):
-    """Class 1 for bright images, 0 for dark ones; dropout shows whether it was put in eval mode."""
-
-    def __init__(self):
-        super().__init__()
-        self.dropout = nn.Dropout(0.99)
-
-    def forward(self, x):
-        mean = self.dropout(x.mean((1, 2, 3)))
-        return torch.stack([0.5 - mean, mean - 0.5], 1)
-
-
-def test_class_scores():
-    images = torch.tensor([0.9, 0.9, 0.1]).view(3, 1, 1, 1).expand(3, 1, 4, 4)
-    victims, public = torch.full((2, 1, 4, 4), 0.8), torch.full((1, 1, 4, 4), 0.1)
-    evaluator = Brightness()
-    got = class_scores(images, evaluator, 1, victims, public)
-    assert evaluator.training and evaluator.dropout.training
-    assert got["evaluator_accuracy"] == pytest.approx(2 / 3)
-    assert got["nearest_victim_mse"] == pytest.approx((0.01 + 0.01 + 0.49) / 3)
-    assert got["nearest_public_mse"] == pytest.approx((0.64 + 0.64) / 3)
-    assert got["diversity"] == pytest.approx(0.8 * 2 / 3)
-    assert class_scores(images, evaluator, torch.tensor([1, 1, 0]), victims, None)["evaluator_accuracy"] == 1.0
-
-
-def test_class_scores_without_images_is_not_a_success():
-    got = class_scores(torch.empty(0, 1, 4, 4), Brightness(), 1, torch.rand(2, 1, 4, 4), None)
-    assert got == {
-        "evaluator_accuracy": 0.0,
-        "nearest_victim_mse": None,
-        "nearest_public_mse": None,
-        "diversity": None,
-    }
-    with pytest.raises(ValueError, match="finite"):
-        class_scores(torch.full((1, 1, 4, 4), math.nan), Brightness(), 1, torch.rand(2, 1, 4, 4), None)

@@ -37,6 +37,11 @@ def _cost(name: str, heading: str, note: str, capped: bool = False) -> Metric:
     return Metric(name, heading, note, average="median", better="lower", truth="cost", capped=capped)
 
 
+def _of_class(name: str, heading: str, note: str, better: Literal["higher", "lower"] = "higher") -> Metric:
+    return Metric(name, heading, note, better=better, truth="classes", digits=".2f")
+
+
+_FEATURES = "1 - cosine to the nearest one in the evaluator's last layer"
 _ALL = (
     Metric("gradient_norm", "gradient norm", "of the victim's gradient, all parameters as one vector", truth="victim"),
     Metric("mse", "MSE", "mean squared error of pixels in [0, 1]", better="lower"),
@@ -52,8 +57,18 @@ _ALL = (
     _share("success_1e-4", "MSE < 1e-4", "share of images"),
     Metric("oracle_cosine", "abs cos (oracle)", "median |cosine|, order and sign decided by the truth", digits=".2f"),
     _share("evaluator_accuracy", "identified", "share that an independent classifier takes for the target", "classes"),
+    _share("evaluator_top5", "among first five", "share with the target among the evaluator's five first", "classes"),
+    _share("lineup_accuracy", "line-up", "share named the target by an evaluator that may reject none", "classes"),
+    _of_class("evaluator_confidence", "p (evaluator)", "the evaluator's probability of the target"),
+    _of_class(
+        "target_confidence", "p (attacked)", "the attacked model's own; what it has above p (evaluator) fools it"
+    ),
+    _of_class("nearest_victim_feature", "to victim (features)", _FEATURES, "lower"),
+    _of_class("nearest_public_feature", "to public (features)", _FEATURES),
     Metric("nearest_victim_mse", "to victim", "MSE to the nearest victim", better="lower", truth="classes"),
     Metric("nearest_public_mse", "to public", "MSE to the nearest public image", truth="classes"),
+    _of_class("class_mean_ssim", "SSIM to mean", "to the mean image of the class"),
+    _of_class("class_mean_rank", "rank of mean", "of the own class's mean by SSIM; 1: the most alike", "lower"),
     Metric("diversity", "diversity", "mean RMSE over pairs; 0 for copies of one image", truth="classes"),
     _cost("seconds", "seconds", "of the attack alone, on the device's clock"),
     _cost("evaluations", "evaluations", "of the victim's gradient; images, where a black box is queried"),

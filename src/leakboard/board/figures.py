@@ -137,7 +137,7 @@ def curves(target: Path | IO[str], frame: pd.DataFrame) -> None:
         _logarithmic(axes)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
 
-    _write(target, _svg(draw))
+    _write(target, svg(draw))
 
 
 def _one_kind(lines: pd.DataFrame) -> pd.DataFrame:
@@ -184,7 +184,7 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
         _logarithmic(axes)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
 
-    _write(target, _svg(draw))
+    _write(target, svg(draw))
 
 
 def drawable(board: pd.DataFrame) -> list[dict[Any, Any]]:
@@ -208,7 +208,7 @@ def _logarithmic(axes: Any) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _svg(draw: Any) -> str:
+def svg(draw: Any) -> str:
     """A figure on which `draw(axes)` has drawn, as SVG text."""
     from matplotlib import style
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board import figures, replication, tables, verdict
+from leakboard.board import defended, figures, replication, tables, verdict
 from leakboard.board.readable import shown, threat_sentence
 from leakboard.board.replication import interval_text, read_verdicts
 from leakboard.config import Benchmark, Scale
@@ -36,6 +36,7 @@ STATED: dict[str, cells.Parse] = {
     "n": cells.whole(),
     "verdict": cells.one_of(replication.VERDICTS),
 }
+DEFENDED_CAPTION = "The same rows where this is all that protects the victim, with 95 % intervals over trials."
 COST_CAPTION = (
     "Score of each attack against its median seconds per trial; a cross carries no rank, dotted lines are controls."
 )
@@ -126,7 +127,16 @@ def _figures(results: Results, benchmark: Benchmark, board: pd.DataFrame) -> lis
         buffer = io.StringIO()
         figures.quality_against_cost(buffer, board)
         drawn.append({"svg": _inline(buffer.getvalue(), f"{benchmark.name}-cost"), "caption": COST_CAPTION})
-    return drawn
+    return drawn + _defended(results, benchmark)
+
+
+def _defended(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
+    """One figure for every defence under which other boards ask the same, and what it says for readers."""
+    rows, found = defended.under_defence(results, benchmark), []
+    for name, own in rows.groupby("defence"):
+        svg = _inline(defended.drawing(own, benchmark.metrics[0]), f"{benchmark.name}-{str(name).replace(' ', '-')}")
+        found.append({"svg": svg, "caption": DEFENDED_CAPTION})
+    return found
 
 
 def _snapshots(results: Results, benchmark: Benchmark) -> pd.DataFrame:

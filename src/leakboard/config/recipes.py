@@ -12,7 +12,7 @@ from pydantic import AfterValidator, model_validator
 
 from leakboard.config.hashes import digest
 from leakboard.config.kinds import Count, NotNegative, Part, Positive, Seed
-from leakboard.config.sections import Images, Network, Normalise, Strict, Training, differing
+from leakboard.config.sections import Images, Network, Normalise, Reject, Strict, Training, differing
 
 
 def _named(images: Images) -> Images:
@@ -28,6 +28,7 @@ class Classifier(Strict):
     """A victim or an evaluator: `network`, as it is drawn before training, trained by `training`.
 
     data: whose shape and classes the network has, and of which the training images are where they name no data set.
+    reject: what it is to take for none of them, an output of its own after those of the classes.
     """
 
     kind: ClassVar[str] = "classifier"
@@ -36,11 +37,19 @@ class Classifier(Strict):
     training: Training
     data: NamedImages
     normalise: Literal["none", "imagenet"] | Normalise = "none"
+    reject: Reject | None = None
     seed: Seed
 
     @property
     def trained_on(self) -> Images:
         return self.training.images.of(self.data)
+
+    @property
+    def rejected(self) -> Images | None:
+        """The images that it is to take for no class."""
+        if self.reject is None or self.reject.images is None:
+            return None
+        return self.reject.images.of(self.data)
 
     @property
     def hash(self) -> str:

@@ -34,7 +34,7 @@ class ConfigError(Fault, ValueError):
 # What a benchmark may call a network by: the functions of these names in `models/`.
 NETWORKS = (
     "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "convnet", "vgg7", "vgg16", "resnet9", "resnet18",
-    "resnet20", "resnet20fc", "resnet34",
+    "resnet20", "resnet20fc", "resnet34", "softmax", "mlp_sigmoid", "dae", "cnn_pooled",
 )  # fmt: skip
 
 
@@ -73,15 +73,16 @@ class Images(Strict):
 
     One of name (of a data set in `datasets/sources.toml`), file (an .npz of one's own: `images`, `labels`) and folder
     (of pictures, a sub-folder a class); where none is said, the benchmark's own. size: side in pixels, where the data
-    set can be had at several. Of the images of `split` those of `classes` (None: of all; in sets of faces a class is a
-    person), of these `count` (None: all) from the place `start` on, in official order.
+    set can be had at several; or [height, width], to which the largest centred part of any is resized. Of the images of
+    `split` those of `classes` (None: of all; in sets of faces a class is a person), of these `count` (None: all) from
+    the place `start` on, in official order.
     """
 
     name: Name | None = None
     file: OwnPath | None = None
     folder: OwnPath | None = None
     split: Line = "train"
-    size: Side | None = None
+    size: Side | tuple[Side, Side] | None = None
     start: Spot = 0
     count: Count | None = None
     classes: Annotated[tuple[Spot, ...], Different] | None = None
@@ -138,14 +139,15 @@ class Network(Strict):
     """The victim's network: `name`, or a `file` that defines `network(shape, classes)`.
 
     weights: fresh (a new draw per trial), trained (recipe in `training`), pretrained (a file).
-    init: default (PyTorch's own) or uniform, U(-0.5, 0.5) on every weight and bias. mode: of victim and attack alike.
-    bias, batch_norm: false takes them out. dropout: the share that the network's dropout layers drop, in train mode.
+    init: default (PyTorch's own), uniform, U(-0.5, 0.5) on every weight and bias, or zeros. mode: of victim and attack
+    alike. bias, batch_norm: false takes them out. dropout: the share that the network's dropout layers drop, in train
+    mode.
     features: a file of public weights, for the layers that it has; what is `trained` then is the others alone.
     """
 
     name: str | None = None
     file: OwnPath | None = None
-    init: Literal["default", "uniform"] = "default"
+    init: Literal["default", "uniform", "zeros"] = "default"
     weights: Literal["fresh", "trained", "pretrained"] = "fresh"
     width: Side | None = None
     mode: Literal["eval", "train"] = "eval"
@@ -179,8 +181,22 @@ class Normalise(Strict):
         return self
 
 
+class Pretraining(Strict):
+    """Of a stack of autoencoders, layer by layer, each `epochs` long: `corruption` is the share of inputs put to 0."""
+
+    epochs: Count
+    batch: Count = 32
+    learning_rate: Positive
+    corruption: Part = 0.25
+
+
 class Training(Strict):
-    """A recipe for training a classifier: SGD with momentum and cosine decay on `images`."""
+    """A recipe for training a classifier on `images`: SGD with momentum, or Adam, and cosine decay.
+
+    augment: each batch shifted and mirrored; `posed`: each image turned, scaled, shifted and lit by a draw of its own.
+    noise: standard deviation of Gaussian noise in pixels, each image's own draw between 0 and this. pretraining:
+    before, of networks that are stacks of autoencoders.
+    """
 
     images: Images = Images()
     epochs: CountOrNone
@@ -188,14 +204,34 @@ class Training(Strict):
     learning_rate: Positive
     momentum: Part = 0.9
     weight_decay: NotNegative = 5e-4
-    augment: Flag = True
+    augment: Flag | Literal["posed"] = True
+    noise: NotNegative = 0.0
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    pretraining: Pretraining | None = None
+
+
+class Reject(Strict):
+    """Images that show no class: so many of `noise`, white to blotched (`recipes/junk.py`), and public `images`."""
+
+    noise: CountOrNone = 0
+    images: Images | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Reject:
+        if not self.noise and self.images is None:
+            raise ValueError("nothing is rejected: `noise` is 0 and there are no `images`")
+        return self
 
 
 class Evaluator(Strict):
-    """An independent classifier that judges what shall show a class; no attack ever sees it."""
+    """An independent classifier that judges what shall show a class; no attack ever sees it.
+
+    reject: what it learns to take for no class at all, so that junk is not named after the class it is least unlike.
+    """
 
     network: Network
     training: Training
+    reject: Reject | None = None
 
 
 class Threat(Strict):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from leakboard.data.places import DataError
@@ -99,6 +100,20 @@ def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     return np.stack([np.asarray(_fitted(Image.fromarray(image[0]), size))[None] for image in pixels])
+
+
+def framed(whole: Dataset, size: tuple[int, int]) -> Dataset:
+    """The same images at size (H, W): the largest centred part with its proportions, resized as `decoded` does."""
+
+    def read(rows: np.ndarray) -> Tensor:
+        images = whole.read(rows)
+        scale = min(side / wanted for side, wanted in zip(images.shape[2:], size, strict=True))
+        height, width = (max(1, round(side * scale)) for side in size)
+        top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+        part = images[:, :, top : top + height, left : left + width]
+        return F.interpolate(part, size=size, mode="bilinear", antialias=True).clamp(0, 1)
+
+    return replace(whole, shape=(whole.shape[0], *size), read=read)
 
 
 def _fitted(image, size: tuple[int, int] | None):

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from leakboard.config.sections import Images
 from leakboard.data import archives, bundled, local, photos
-from leakboard.data.images import Dataset
+from leakboard.data.images import Dataset, framed
 from leakboard.data.own import own_dataset
 from leakboard.data.places import DataError, data_root
 from leakboard.data.sources import source
@@ -44,9 +44,16 @@ def dataset_of(images: Images) -> Dataset:
     """The split that a section names, of a data set or of a file or folder of one's own. DataError as `dataset`."""
     if images.unnamed:
         raise DataError(f"{images} names no data set")
+    if isinstance(images.size, tuple):
+        return _framed(dataset_of(images.model_copy(update={"size": None})), images.size)
     if images.name is None:
         return own_dataset(images)
     return dataset(images.name, images.split, images.size)
+
+
+@lru_cache(maxsize=32)
+def _framed(whole: Dataset, size: tuple[int, int]) -> Dataset:
+    return framed(whole, size)
 
 
 @lru_cache(maxsize=32)

@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from leakboard.config import sections
-from leakboard.models.cnn import cnn, cnn3
+from leakboard.models.cnn import cnn, cnn3, cnn_pooled
 from leakboard.models.convnet import convnet
 from leakboard.models.forms import with_dropout, without_batch_norm, without_bias
 from leakboard.models.lenet import lenet_relu, lenet_sigmoid
-from leakboard.models.mlp import fc2, mlp
+from leakboard.models.mlp import fc2, mlp, mlp_sigmoid, softmax
 from leakboard.models.own import NetworkError, own_network
 from leakboard.models.resnet import resnet9, resnet18, resnet20, resnet20fc, resnet34
+from leakboard.models.stack import dae
 from leakboard.models.vgg import vgg7, vgg16
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     network.__name__: network
     for network in (
         mlp, fc2, lenet_sigmoid, lenet_relu, cnn, cnn3, convnet, vgg7, vgg16, resnet9, resnet18, resnet20, resnet20fc,
-        resnet34,
+        resnet34, softmax, mlp_sigmoid, dae, cnn_pooled,
     )
 }  # fmt: skip
 
@@ -75,6 +76,14 @@ def normalised(network: nn.Module, kind: str | sections.Normalise) -> nn.Module:
         return network
     mean, std = NORMALISATION[kind] if isinstance(kind, str) else (kind.mean, kind.std)
     return nn.Sequential(Normalise(mean, std), network)
+
+
+@torch.no_grad()
+def zeros_(network: nn.Module) -> nn.Module:
+    """Every weight and bias 0; of more than one layer, none would ever learn to differ from its neighbours."""
+    for parameter in network.parameters():
+        parameter.zero_()
+    return network
 
 
 @torch.no_grad()

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leakboard.config import Benchmark, root
+from leakboard.config import Benchmark, Images, root
 from leakboard.config.recipes import Classifier
-from leakboard.data.loading import dataset_of
+from leakboard.data import select
 from leakboard.recipes import networks
+from leakboard.recipes.pretraining import pretrain
 from leakboard.rng import generator, seed_of, seeded
 
 
@@ -42,23 +43,34 @@ def evaluator_of(benchmark: Benchmark) -> Classifier | None:
         training=benchmark.evaluator.training,
         data=benchmark.data,
         normalise=benchmark.normalise,
+        reject=benchmark.evaluator.reject,
         seed=seed_of("evaluator", benchmark.seed),
     )
 
 
 def untrained(recipe: Classifier) -> nn.Module:
-    return networks.drawn(recipe.network, recipe.data, recipe.normalise, recipe.seed)
+    further = 0 if recipe.reject is None else 1
+    return networks.drawn(recipe.network, recipe.data, recipe.normalise, recipe.seed, further=further)
 
 
 def train(
     network: nn.Module, recipe: Classifier, images: Tensor, labels: Tensor, device: torch.device | str = "cpu"
 ) -> None:
-    """SGD with momentum and cosine decay on images (N, C, H, W) and labels (N,), in place; ends in eval mode."""
+    """SGD with momentum, or Adam, and cosine decay on images (N, C, H, W) and labels (N,), in place; ends in eval mode.
+
+    Before it comes what the recipe says of pretraining.
+    """
     spec, rng = recipe.training, generator("training", recipe.seed)
+    if spec.pretraining is not None:
+        pretrain(network.to(device), spec.pretraining, images, recipe.seed, device)
     free = [parameter for parameter in network.to(device).parameters() if parameter.requires_grad]
-    sgd = torch.optim.SGD(free, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
+    descent: torch.optim.Optimizer
+    if spec.optimiser == "adam":
+        descent = torch.optim.Adam(free, spec.learning_rate, weight_decay=spec.weight_decay)
+    else:
+        descent = torch.optim.SGD(free, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
     total = spec.epochs * math.ceil(len(images) / spec.batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, total)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(descent, total)
     network.train()
     for module in network.modules():  # what is held fixed keeps its running statistics too
         parameters = list(module.parameters())
@@ -67,11 +79,12 @@ def train(
     with seeded("dropout", recipe.seed):
         for _ in range(spec.epochs):
             for chosen in torch.randperm(len(images), generator=rng).split(spec.batch):
-                batch = augmented(images[chosen], rng) if spec.augment else images[chosen]
+                batch = AUGMENT[spec.augment](images[chosen], rng)
+                batch = noised(batch, spec.noise, rng) if spec.noise else batch
                 loss = nn.functional.cross_entropy(network(batch.to(device)), labels[chosen].to(device))
-                sgd.zero_grad()
+                descent.zero_grad()
                 loss.backward()
-                sgd.step()
+                descent.step()
                 schedule.step()
     network.eval()
 
@@ -86,11 +99,46 @@ def augmented(images: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(mirrored.view(-1, 1, 1, 1), shifted.flip(3), shifted)
 
 
+def posed(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Each image (B, C, H, W) by a draw of its own: mirrored half of the time, turned by up to 7 degrees, scaled by up
+    to a tenth, shifted by up to a twentieth of its sides, its contrast and its brightness changed.
+    """
+    scale, turn, across, down, contrast, light = (2 * torch.rand(6, len(images), generator=rng) - 1) * torch.tensor(
+        [0.1, 0.12, 0.1, 0.1, 0.2, 0.1]
+    ).view(6, 1)
+    mirror = 1 - 2 * (torch.rand(len(images), generator=rng) < 0.5).float()
+    cosine, sine = (1 + scale) * turn.cos(), (1 + scale) * turn.sin()
+    rows = (torch.stack([cosine * mirror, -sine, across], 1), torch.stack([sine * mirror, cosine, down], 1))
+    grid = nn.functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    moved = nn.functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return (moved * (1 + contrast).view(-1, 1, 1, 1) + light.view(-1, 1, 1, 1)).clamp(0, 1)
+
+
+AUGMENT = {False: lambda images, rng: images, True: augmented, "posed": posed}
+
+
+def noised(batch: Tensor, most: float, rng: torch.Generator) -> Tensor:
+    """Each image (B, C, H, W) with Gaussian noise of its own deviation, drawn from [0, `most`]; still in [0, 1]."""
+    deviations = most * torch.rand(len(batch), 1, 1, 1, generator=rng)
+    return (batch + deviations * torch.randn(batch.shape, generator=rng)).clamp(0, 1)
+
+
+def unseen(benchmark: Benchmark, recipe: Classifier | None) -> Images:
+    """Where a classifier is measured: the victims' split; of a released model, the split that it was not trained on."""
+    if benchmark.threat.sees != "released" or recipe is None:
+        return benchmark.data.model_copy(update={"classes": None, "start": 0, "count": None})
+    other = {"train": "test", "test": "train"}
+    return Images(
+        **benchmark.data.source,
+        split=other.get(recipe.trained_on.split, benchmark.data.split),
+        classes=benchmark.data.classes,
+    )
+
+
 @torch.no_grad()
-def accuracy(network: nn.Module, benchmark: Benchmark) -> dict[str, float]:
-    """Accuracy on the split that the victims come from, as far as it is here; ends in eval mode."""
-    pool = dataset_of(benchmark.data)
-    images, labels = pool.take(pool.available)
+def accuracy(network: nn.Module, on: Images) -> dict[str, float]:
+    """Accuracy on these images, as far as they are here; ends in eval mode."""
+    images, labels = select(on).take()
     network.eval()
     right = sum(
         int((network(x).argmax(1) == y).sum()) for x, y in zip(images.split(256), labels.split(256), strict=True)
@@ -110,11 +158,13 @@ def state_sha(state: dict[str, Tensor]) -> str:
 def record(network: nn.Module, benchmark: Benchmark, evaluator: nn.Module | None = None) -> dict[str, Any]:
     """What is committed about a victim: where its weights come from, what they are, and how well they classify.
 
-    The same of the evaluator, under its name.
+    The same of the evaluator, under its name; each on images that it was not trained on.
     """
-    found: dict[str, Any] = {**_origin(classifier_of(benchmark), benchmark), **_quality(network, benchmark)}
+    recipe = classifier_of(benchmark)
+    found: dict[str, Any] = {**_origin(recipe, benchmark), **_quality(network, unseen(benchmark, recipe))}
     if evaluator is not None:
-        found["evaluator"] = {**_origin(evaluator_of(benchmark), benchmark), **_quality(evaluator, benchmark)}
+        judge = evaluator_of(benchmark)
+        found["evaluator"] = {**_origin(judge, benchmark), **_quality(evaluator, unseen(benchmark, judge))}
     return found
 
 
@@ -124,8 +174,8 @@ def _origin(recipe: Classifier | None, benchmark: Benchmark) -> dict[str, str]:
     return {"recipe": recipe.hash}
 
 
-def _quality(network: nn.Module, benchmark: Benchmark) -> dict[str, Any]:
-    return {"sha256": state_sha(network.state_dict()), **accuracy(network, benchmark)}
+def _quality(network: nn.Module, on: Images) -> dict[str, Any]:
+    return {"sha256": state_sha(network.state_dict()), **accuracy(network, on)}
 
 
 def record_folder(benchmark: Benchmark) -> Path:

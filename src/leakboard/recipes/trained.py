@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leakboard.config import Benchmark
+from leakboard.config import Benchmark, Images
 from leakboard.config.recipes import Classifier, Generator, Recipe, Restorer
 from leakboard.data import Slice, refuse_overlap, select
 from leakboard.data.loading import dataset_of
 from leakboard.recipes import classifier, generator, restorer, store
 from leakboard.recipes.classifier import classifier_of, evaluator_of, record_folder
+from leakboard.recipes.junk import with_rejected
 from leakboard.recipes.store import RecipeError, Weights
 
 Device = torch.device | str
@@ -101,16 +102,22 @@ def refuse(need: Need, benchmark: Benchmark, victims: Slice) -> None:
     """DataError that names both if the recipe's images and the victims have one in common.
 
     Another split has none, and needs not be here: weights may be, where the images that they were trained on are not.
-    What a released model gives away is what it was trained on, and who judges that may know it: there it is priors that
-    must have seen no victim. RecipeError for a prior that is the victim or the evaluator itself.
+    What a released model gives away is what it was trained on: there it is all others that must have seen no victim.
+    RecipeError for a prior that is the victim or the evaluator itself.
     """
-    images, released = need.recipe.trained_on, benchmark.threat.sees == "released"
-    if images.split == victims.dataset.split and (need.role == "prior" or not released):
-        what = f"the training images of the {need}, {images}"
-        refuse_overlap({f"the victims of {benchmark.name}": victims, what: select(images)})
+    exempt = need.role == "victim" and benchmark.threat.sees == "released"
+    for images in [] if exempt else _seen_by(need.recipe):
+        if images.split == victims.dataset.split:
+            what = f"the training images of the {need}, {images}"
+            refuse_overlap({f"the victims of {benchmark.name}": victims, what: select(images)})
     kept = {own.recipe.hash: own.role for own in needs_of(benchmark)}
     if need.role == "prior" and (role := kept.get(need.recipe.hash)):
         raise RecipeError(f"the {need} is the {role} of {benchmark.name}, which no attack is given")
+
+
+def _seen_by(recipe: Recipe) -> list[Images]:
+    rejected = recipe.rejected if isinstance(recipe, Classifier) else None
+    return [recipe.trained_on] if rejected is None else [recipe.trained_on, rejected]
 
 
 def _trained(need: Need, benchmark: Benchmark, victims: Slice, device: Device) -> Trained:
@@ -138,6 +145,7 @@ def _train(recipe: Recipe, device: Device) -> dict[str, Tensor]:
     images, labels = select(recipe.trained_on).take()
     if isinstance(recipe, Classifier):
         _refuse_misfit(recipe, images, labels)
+        images, labels = with_rejected(recipe, images, labels, dataset_of(recipe.data).classes)
     train(model, recipe, images, labels, device)
     return model.state_dict()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +12,12 @@ from leakboard.metrics import judged_against
 from leakboard.recipes.trained import trained_evaluator
 from leakboard.rng import generator
 from leakboard.run.kept import Pictures
-from leakboard.score import Judged, Truth, judge_of, match, stand_ins
+from leakboard.score import ClassTruth, Judged, Truth, judge_of, match, mse_matrix, stand_ins
 from leakboard.threat import Reconstruction
-from leakboard.victim.secrets import Secret, public, victim_slice
+from leakboard.victim.network import network
+from leakboard.victim.secrets import Secret, class_images, class_means, public, shape_and_classes, victim_slice
+
+ALIKE = {"class_mean_ssim", "class_mean_rank"}  # mean something where the images of a class are near-identical
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ def judged(benchmark: Benchmark, trial: int, hidden: Secret, got: Reconstruction
     """What the judge of the benchmark's first metric says of one trial."""
     kind = judged_against(benchmark.metrics[0])
     noise = noise_of(benchmark, trial, hidden)
-    of_class: dict[str, Any] = {} if kind != "classes" else _of_class(benchmark)
-    truth = Truth(hidden.images, hidden.labels, noise, benchmark.scale == "paper", **of_class)
+    of_class = _of_class(benchmark, int(hidden.labels[0])) if kind == "classes" else None
+    truth = Truth(hidden.images, hidden.labels, noise, benchmark.scale == "paper", of_class)
     scores = judge_of(benchmark.metrics[0])(truth, got)
     return Judgement(truth, scores, kind == "images", _pictures(kind, truth, got))
 
@@ -48,10 +50,18 @@ def noise_of(benchmark: Benchmark, trial: int, hidden: Secret) -> Tensor:
     return noise[match(hidden.images, noise)]
 
 
-def _of_class(benchmark: Benchmark) -> dict[str, Any]:
-    """What judges a class: public images to be nearer to than to victims, and an evaluator that no attack has seen."""
+def _of_class(benchmark: Benchmark, target: int) -> ClassTruth:
+    """What judges a class: its images and public ones, the attacked model, an evaluator that no attack has seen."""
     pool, evaluator = public(benchmark), trained_evaluator(benchmark, victim_slice(benchmark))
-    return {"public": pool and pool.images, "evaluator": evaluator and evaluator.model}
+    return ClassTruth(
+        target,
+        class_images(benchmark, target),
+        None if pool is None else pool.images,
+        class_means(benchmark) if ALIKE & set(benchmark.metrics) else None,
+        None if evaluator is None else evaluator.model,
+        network(benchmark, 0) if benchmark.network.weights != "fresh" else None,
+        shape_and_classes(benchmark)[1],
+    )
 
 
 def _pictures(kind: str, truth: Truth, got: Reconstruction) -> Pictures | None:
@@ -62,4 +72,9 @@ def _pictures(kind: str, truth: Truth, got: Reconstruction) -> Pictures | None:
         index = match(truth.images, got.images)
     else:  # of a class, nothing stands for anything: in the order in which it was handed in
         index = torch.arange(len(truth.images)).where(torch.arange(len(truth.images)) < len(got.images), -1)
-    return truth.images.numpy(), stand_ins(index, got.images, truth.noise).numpy()
+    shown = stand_ins(index, got.images, truth.noise)
+    if truth.of_class is None:
+        return truth.images.numpy(), shown.numpy()
+    members = truth.of_class.members
+    nearest = members[mse_matrix(shown, members).argmin(1)]
+    return members.mean(0, keepdim=True).expand_as(shown).numpy(), shown.numpy(), nearest.numpy()

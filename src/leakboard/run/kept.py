@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 GRID = 8  # images shown per variant
 PLACE = ["variant", "trial", "device_kind"]
 SAME = (*trial_lines.PLACE, *trial_lines.KEY)  # two lines alike in these are of the same trial, run twice
-Pictures = tuple[np.ndarray, np.ndarray]  # truth and reconstruction of one trial, each (B, C, H, W)
+# Truth and reconstruction of one trial, each (B, C, H, W). Of a class the truth is its mean image, and a third array
+# holds the victim nearest to each reconstruction.
+Pictures = tuple[np.ndarray, ...]
+NEAREST = "nearest victim"
 Gallery = dict[str, dict[int, Pictures]]  # variant -> trial -> pictures
 
 
@@ -127,7 +130,7 @@ def keep(folder: Path, variant: str, trial: int, got: Reconstruction | None, pic
     if got.labels is not None:
         arrays["labels"] = got.labels.numpy()
     if pictures is not None:
-        arrays |= {"true": pictures[0], "shown": pictures[1]}
+        arrays |= dict(zip(("true", "shown", "nearest"), pictures, strict=False))
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
     saving.write_bytes(folder / f"{variant}-{trial}.npz", content.getvalue())
@@ -152,15 +155,27 @@ def gallery(folder: Path, variants: Iterable[str], shown: Iterable[int] = range(
             if path.exists():
                 with np.load(path, allow_pickle=False) as arrays:
                     if "true" in arrays:
-                        trials[trial] = arrays["true"], arrays["shown"]
+                        trials[trial] = tuple(arrays[key] for key in ("true", "shown", "nearest") if key in arrays)
     return {name: trials for name, trials in found.items() if trials}
 
 
-def draw_grid(path: Path, pictures: Gallery) -> None:
-    """Truth above the reconstructions of every variant, for the first trials that all variants have a picture of."""
+def draw_grid(path: Path, pictures: Gallery, beside: Gallery | None = None) -> None:
+    """Truth above the reconstructions of every variant, for the first trials that all variants have a picture of.
+
+    Of a class, between them, the victims that are nearest to what the first variant handed in. beside: rows of another
+    paper, shown below where they are of the same trials and the same truth.
+    """
     common = sorted(set.intersection(*(set(trials) for trials in pictures.values()))) if pictures else []
     if not common:
         return
-    true = np.concatenate([next(iter(pictures.values()))[trial][0] for trial in common])[:GRID]
-    rows = {name: np.concatenate([trials[t][1] for t in common])[:GRID] for name, trials in pictures.items()}
-    figures.grid(path, true, rows)
+    first = next(iter(pictures.values()))
+    rows = {NEAREST: _row(first, common, 2)} if all(len(first[trial]) > 2 for trial in common) else {}
+    rows |= {name: _row(trials, common, 1) for name, trials in pictures.items()}
+    for name, trials in (beside or {}).items():
+        if all(trial in trials and np.array_equal(trials[trial][0], first[trial][0]) for trial in common):
+            rows.setdefault(name, _row(trials, common, 1))
+    figures.grid(path, _row(first, common, 0), rows)
+
+
+def _row(trials: Mapping[int, Pictures], common: Sequence[int], which: int) -> np.ndarray:
+    return np.concatenate([trials[trial][which] for trial in common])[:GRID]

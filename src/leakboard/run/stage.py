@@ -122,9 +122,17 @@ def derive(stage: Stage) -> None:
     with stage.place.alone():
         summarise(stage.results, stage.paper, stage.benchmark.name)
         grid = stage.folder / "grid.png"
-        kept.draw_grid(grid, kept.gallery(stage.reconstructions, stage.variants))
+        kept.draw_grid(grid, kept.gallery(stage.reconstructions, stage.variants), _controls(stage))
         if not grid.exists() and judged_against(stage.benchmark.metrics[0]) == "labels":
             _draw_truth(grid, stage.benchmark)
+
+
+def _controls(stage: Stage) -> kept.Gallery:
+    """Pictures of what one gets without attacking, for boards of classes: there no image is the one that is sought."""
+    if judged_against(stage.benchmark.metrics[0]) != "classes" or "controls" not in paper_names():
+        return {}
+    controls = Stage("controls", stage.benchmark, stage.results)
+    return kept.gallery(controls.reconstructions, controls.variants)
 
 
 def _draw_truth(path: Path, benchmark: Benchmark) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from leakboard.metrics import judged_against
-from leakboard.score.classes import class_scores
+from leakboard.score.classes import ClassTruth, class_scores
 from leakboard.score.images import score, share_named
 from leakboard.threat import Reconstruction
 
@@ -25,16 +25,14 @@ class Truth:
     """All that a judge may hold of one trial.
 
     images (B, C, H, W) and labels (B,): the secret. noise (B, C, H, W): the draw of the control row. perceptual:
-    whether LPIPS is computed, where its weights are. Of a class: target, the public images, the independent evaluator.
+    whether LPIPS is computed, where its weights are. of_class: what tells whether images show a class.
     """
 
     images: Tensor
     labels: Tensor
     noise: Tensor
     perceptual: bool = False
-    target: int | None = None
-    public: Tensor | None = None
-    evaluator: nn.Module | None = None
+    of_class: ClassTruth | None = None
 
 
 Judge = Callable[[Truth, Reconstruction], Judged]
@@ -54,10 +52,9 @@ def judge_labels(truth: Truth, got: Reconstruction) -> Judged:
 
 
 def judge_classes(truth: Truth, got: Reconstruction) -> Judged:
-    """Whether images show the class `target`: an independent evaluator, distances to victims and public images."""
+    """Whether images show the class of the secret ones: an independent evaluator, distances to victims and others."""
     images = torch.cat([got.images, truth.noise[len(got.images) :]])  # what was not handed in is noise
-    target = int(truth.labels[0]) if truth.target is None else truth.target
-    return {**class_scores(images, truth.evaluator, target, truth.images, truth.public)}
+    return {**class_scores(images, truth.of_class or ClassTruth(int(truth.labels[0]), truth.images))}
 
 
 JUDGES: dict[str, Judge] = {"images": judge_images, "labels": judge_labels, "classes": judge_classes}

@@ -69,6 +69,17 @@ def _asked_for(benchmark: Benchmark, trial: int) -> Sequence[int] | np.ndarray:
     return _in_order(benchmark, trial)
 
 
+def class_images(benchmark: Benchmark, target: int) -> Tensor:
+    """All images (N, C, H, W) of a class that a released model may give away."""
+    return dataset_of(benchmark.data).take(_of_class(benchmark, target, whole=True))[0]
+
+
+def class_means(benchmark: Benchmark) -> dict[int, Tensor]:
+    """{class that may be the target: the mean (C, H, W) of its images}"""
+    images, labels = select(benchmark.data).take()
+    return {target: images[labels == target].mean(0) for target in _targets(benchmark)}
+
+
 def _targets(benchmark: Benchmark) -> Sequence[int]:
     """The classes that take turns where a model is released."""
     return benchmark.data.classes or range(dataset_of(benchmark.data).classes)
@@ -85,10 +96,12 @@ def _in_order(benchmark: Benchmark, trial: int) -> np.ndarray:
     return chosen
 
 
-def _of_class(benchmark: Benchmark, target: int) -> np.ndarray:
+def _of_class(benchmark: Benchmark, target: int, whole: bool = False) -> np.ndarray:
+    """Positions of the images of a class: those of one trial, or all."""
     pool = select(benchmark.data)
     labels = pool.dataset.labels.numpy()[np.searchsorted(pool.dataset.available, pool.positions)]
-    chosen = pool.positions[labels == target][: benchmark.batch]
+    chosen = pool.positions[labels == target]
+    chosen = chosen if whole else chosen[: benchmark.batch]
     if len(chosen) < benchmark.batch:
         raise DataError(
             f"{benchmark.name}: {benchmark.data} has {len(chosen)} images of class {target}, expected {benchmark.batch}"
