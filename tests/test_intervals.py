@@ -136,3 +136,10 @@ def test_one_trial_has_no_interval_and_neither_has_what_is_not_finite() -> None:
     assert intervals.of_median(np.full(9, math.inf)) == (math.inf, math.inf)
     assert intervals.of_share(np.array([1.0])) == (pytest.approx(0.025), 1.0)
     assert intervals.of_mean(np.full(40, 100.0)) == (100.0, 100.0)
+
+
+def test_equal_trials_leave_no_spread_however_their_mean_is_rounded():
+    values = np.full(40, 0.235414146)
+    assert values.std() > 0, "or this test tests nothing"
+    low, high = intervals.of_mean(values)
+    assert low == pytest.approx(values[0], rel=1e-12) and high == pytest.approx(values[0], rel=1e-12)

@@ -27,7 +27,7 @@ def of_mean(values: np.ndarray) -> Interval:
     size = len(values)
     if size < 2 or not np.isfinite(values).all():
         return NONE
-    if size >= FROM_HERE_ON_BCA and values.std() > 0:
+    if size >= FROM_HERE_ON_BCA and values.min() < values.max():  # equal values have a spread of rounding
         return _bca(np.ascontiguousarray(values, dtype=float).tobytes())
     half = -float(stdtrit(size - 1, TAIL)) * values.std(ddof=1) / math.sqrt(size)
     return float(values.mean() - half), float(values.mean() + half)
