@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board import defended, figures, replication, tables, verdict
+from leakboard.board import defended, figures, replication, restarts, tables, verdict
 from leakboard.board.readable import shown, threat_sentence
 from leakboard.board.replication import interval_text, read_verdicts
 from leakboard.config import Benchmark, Scale
@@ -37,6 +37,7 @@ STATED: dict[str, cells.Parse] = {
     "verdict": cells.one_of(replication.VERDICTS),
 }
 DEFENDED_CAPTION = "The same rows where this is all that protects the victim, with 95 % intervals over trials."
+RESTARTS_CAPTION = "Rows that differ by their number of starts alone, with 95 % intervals over trials."
 COST_CAPTION = (
     "Score of each attack against its median seconds per trial; a cross carries no rank, dotted lines are controls."
 )
@@ -127,7 +128,7 @@ def _figures(results: Results, benchmark: Benchmark, board: pd.DataFrame) -> lis
         buffer = io.StringIO()
         figures.quality_against_cost(buffer, board)
         drawn.append({"svg": _inline(buffer.getvalue(), f"{benchmark.name}-cost"), "caption": COST_CAPTION})
-    return drawn + _defended(results, benchmark)
+    return drawn + _defended(results, benchmark) + _restarts(results, benchmark)
 
 
 def _defended(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
@@ -137,6 +138,14 @@ def _defended(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
         svg = _inline(defended.drawing(own, benchmark.metrics[0]), f"{benchmark.name}-{str(name).replace(' ', '-')}")
         found.append({"svg": svg, "caption": DEFENDED_CAPTION})
     return found
+
+
+def _restarts(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
+    rows = restarts.by_restarts(results, benchmark)
+    if rows.empty:
+        return []
+    svg = _inline(restarts.drawing(rows, benchmark.metrics[0]), f"{benchmark.name}-restarts")
+    return [{"svg": svg, "caption": RESTARTS_CAPTION}]
 
 
 def _snapshots(results: Results, benchmark: Benchmark) -> pd.DataFrame:

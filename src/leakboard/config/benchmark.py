@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from leakboard import metrics as known
 from leakboard.config.hashes import digest
 from leakboard.config.kinds import Amount, Count, Different, Evaluations, Name, Positive, Seed, Words
+from leakboard.config.recipes import Degradation
 from leakboard.config.sections import (
     Evaluator,
     Federation,
@@ -35,7 +36,8 @@ class Benchmark(Strict):
     """The sections `about`, `common` and `quick` or `paper` of a benchmark file, merged.
 
     equal_labels: how many images of a batch share their class, those of all others being distinct; None: as they come.
-    defence: {name: its settings}, see `victim/defences.py`.
+    defence: {name: its settings}, see `victim/defences.py`. auxiliary: how the copies of the true images are degraded
+    that the attacker of a released model has.
     """
 
     name: Name
@@ -50,6 +52,7 @@ class Benchmark(Strict):
     evaluator: Evaluator | None = None
     federation: Federation | None = None
     threat: Threat = Threat()
+    auxiliary: Degradation | None = None
     defence: dict[Name, dict[Name, Amount]] = Field(default_factory=dict)
     batch: Count = 1
     equal_labels: Count | None = None
@@ -99,6 +102,9 @@ class Benchmark(Strict):
             raise ValueError(f"threat.knows: {sorted(federated)} without a `federation`")
         if "batch_norm" in knows and self.network.mode == "train":
             raise ValueError("threat.knows: `batch_norm` are running statistics, which `mode: train` does not use")
+        given = self.auxiliary is not None
+        if ("auxiliary" in knows) != given or (given and self.threat.sees != "released"):
+            raise ValueError("`auxiliary` goes with threat.knows `auxiliary` and `sees: released`")
         absent = [name for name in self.metrics if name not in known.METRICS]
         if absent or not self.metrics:
             raise ValueError(f"metrics: unknown {absent}; there are: {', '.join(known.METRICS)}")

@@ -19,21 +19,24 @@ from leakboard.data.sources import checksum_of, located, required, source
 
 
 def mnist(split: str, size: int | None) -> Dataset:
-    """MNIST from its official idx files, 1x28x28."""
-    fixed_size("mnist", 28, size)
+    """MNIST from its official idx files, 1x28x28; at size 32 with two black pixels around."""
+    if size not in (None, 28, 32):
+        raise DataError(f"data set mnist comes in 28 and 32 pixels, not {size}")
     files = required("mnist", "official", split)
     prefix = "train" if split == "train" else "t10k"
     labels = _idx(files[f"{prefix}-labels-idx1-ubyte.gz"])
     images = files[f"{prefix}-images-idx3-ubyte.gz"]
+    side, margin = size or 28, 2 if size == 32 else 0
+    around = ((0, 0), (0, 0), (margin, margin), (margin, margin))
     return Dataset(
         "mnist",
         split,
         10,
-        (1, 28, 28),
+        (1, side, side),
         len(labels),
         np.arange(len(labels)),
         as_labels(labels),
-        lambda rows: as_images(_idx(images)[rows][:, None]),
+        lambda rows: as_images(np.pad(_idx(images)[rows][:, None], around)),
     )
 
 

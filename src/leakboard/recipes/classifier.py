@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,20 @@ from leakboard.recipes.pretraining import pretrain
 from leakboard.rng import generator, seed_of, seeded
 
 
-def classifier_of(benchmark: Benchmark) -> Classifier | None:
-    """The recipe of the victim; None where it is a fresh draw or has public weights."""
-    if benchmark.training is None:
+def classifier_of(benchmark: Benchmark, trial: int = 0) -> Classifier | None:
+    """The recipe of the victim of a trial, the same of all unless they are trained `anew`; None where it is a fresh
+    draw or has public weights.
+    """
+    training = benchmark.training
+    if training is None:
         return None
     start = benchmark.network.model_copy(update={"weights": "fresh", "mode": "eval"})
     return Classifier(
         network=start,
-        training=benchmark.training,
+        training=training.model_copy(update={"anew": False}),
         data=benchmark.data,
         normalise=benchmark.normalise,
-        seed=benchmark.seed,
+        seed=seed_of("victim", benchmark.seed, trial) if training.anew else benchmark.seed,
     )
 
 
@@ -155,13 +159,19 @@ def state_sha(state: dict[str, Tensor]) -> str:
     return sha.hexdigest()[:12]
 
 
-def record(network: nn.Module, benchmark: Benchmark, evaluator: nn.Module | None = None) -> dict[str, Any]:
+def record(
+    network: nn.Module, benchmark: Benchmark, evaluator: nn.Module | None = None, others: Sequence[nn.Module] = ()
+) -> dict[str, Any]:
     """What is committed about a victim: where its weights come from, what they are, and how well they classify.
 
-    The same of the evaluator, under its name; each on images that it was not trained on.
+    The same of the evaluator, under its name; each on images that it was not trained on. others: the victims of further
+    trials, where each has its own: how well they classify stands under `each`, after that of the first.
     """
     recipe = classifier_of(benchmark)
     found: dict[str, Any] = {**_origin(recipe, benchmark), **_quality(network, unseen(benchmark, recipe))}
+    if others:
+        on = unseen(benchmark, recipe)
+        found["each"] = [found["accuracy"], *(accuracy(other, on)["accuracy"] for other in others)]
     if evaluator is not None:
         judge = evaluator_of(benchmark)
         found["evaluator"] = {**_origin(judge, benchmark), **_quality(evaluator, unseen(benchmark, judge))}

@@ -29,6 +29,7 @@ from leakboard.federation.rounds import (
     taking_part,
 )
 from leakboard.federation.rules import rule_named
+from leakboard.recipes.restorer import degraded
 from leakboard.rng import seeded
 from leakboard.threat import (
     KINDS,
@@ -180,7 +181,9 @@ def _released(benchmark: Benchmark, victim: Victim, shared: dict) -> ReleasedMod
     white, rng = benchmark.threat.access == "white", victim.rng
     if not white:
         shared["model"] = nn.Module()
-    return ReleasedModel(**shared, query=query, access=benchmark.threat.access, target=int(secret.labels[0]))
+    how, target = benchmark.auxiliary, int(secret.labels[0])
+    known = None if how is None else degraded(secret.images, how, rng)
+    return ReleasedModel(**shared, query=query, access=benchmark.threat.access, target=target, auxiliary=known)
 
 
 def federation_of(benchmark: Benchmark) -> Federation:
