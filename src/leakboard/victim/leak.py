@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from leakboard.config import Benchmark, ConfigError, Federation
-from leakboard.federation.clients import Held, honest, known_training, spread
+from leakboard.federation.clients import Labelled, honest, known_training, spread
 from leakboard.federation.rounds import (
     Client,
     Draws,
@@ -110,10 +110,16 @@ def _gradient(benchmark: Benchmark, victim: Victim, shared: dict) -> Gradient:
 
 
 def _update(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelUpdate:
-    """The server's view of one round with one client, which holds the whole secret."""
-    spec = federation_of(benchmark)
-    client = honest(victim.secret, spec, victim.loss, victim.defences.local_step, victim.defences.message)
-    lived = next(_rounds([client], victim, spec.model_copy(update={"share": 1.0}), lambda *_: victim.rng))
+    """The server's view of one round: the message of one client, which holds the whole secret.
+
+    Where messages are aggregated on the way, all of the secret is spread over the clients, and what is seen is of all.
+    """
+    spec = federation_of(benchmark).model_copy(update={"share": 1.0})
+    if victim.defences.aggregate is None:
+        lived = next(_rounds([_honest(victim.secret, spec, victim)], victim, spec, lambda *_: victim.rng))
+    else:
+        seed = _seed(victim)
+        lived = next(_rounds(_peers(spec, victim, seed, spec.clients), victim, spec, derived(seed)))
     change = difference(dict(victim.model.named_parameters()), lived.received[0].state)
     return ModelUpdate(**shared, update=tuple(change.values()), local=_known(benchmark, len(victim.secret.images)))
 
@@ -121,7 +127,7 @@ def _update(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelUpdate:
 def _sequence(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelSequence:
     """Client 0's view of honest rounds. It sees every global model; in a round without it, its own update is zero."""
     spec, own, seed = federation_of(benchmark), _own(benchmark, victim.secret, shared["public"]), _seed(victim)
-    clients = [_honest(own, spec, victim), *_peers(spec, victim, seed)]
+    clients = [_honest(own, spec, victim), *_peers(spec, victim, seed, spec.clients - 1)]
     names = [name for name, _ in victim.model.named_parameters()]
     states, own_updates = [state_of(victim.model)], []
     for lived in _rounds(clients, victim, spec, derived(seed)):
@@ -146,7 +152,7 @@ def _participation(benchmark: Benchmark, victim: Victim, shared: dict) -> Partic
     def live(model: nn.Module, number: int, rng: torch.Generator) -> tuple[State, int]:
         return answers.pop(number, None) or state_of(model), len(own.images)
 
-    lived = _rounds([live, *_peers(spec, victim, seed)], victim, spec, derived(seed))
+    lived = _rounds([live, *_peers(spec, victim, seed, spec.clients - 1)], victim, spec, derived(seed))
     turns = _turns(copy.deepcopy(victim.model), own, spec, derived(seed), answers, lived)
     return Participation(**shared, turns=lambda: turns, target=int(victim.secret.labels[0]))
 
@@ -199,15 +205,17 @@ def _rounds(clients: list[Client], victim: Victim, spec: Federation, rng: Draws)
     return rounds(victim.model, clients, rule_named(spec.rule), rng, plan, victim.defences.aggregate)
 
 
-def _honest(data: Held | Public, spec: Federation, victim: Victim) -> Client:
+def _honest(data: Labelled, spec: Federation, victim: Victim) -> Client:
     return honest(data, spec, victim.loss, victim.defences.local_step, victim.defences.message)
 
 
-def _peers(spec: Federation, victim: Victim, seed: int) -> list[Client]:
-    """The honest clients, all of the secret spread over them; ConfigError when an image would be nobody's."""
+def _peers(spec: Federation, victim: Victim, seed: int, count: int) -> list[Client]:
+    """So many honest clients, all of the secret spread over them; ConfigError when an image would be nobody's."""
     if spec.clients < 2:
-        raise ConfigError(f"federation.clients is {spec.clients}: beside a client that attacks there is an honest one")
-    parts, reached = spread(victim.secret, spec, spec.clients - 1, seed)
+        raise ConfigError(
+            f"federation.clients is {spec.clients}: a client that attacks, or is hidden among others, is not alone"
+        )
+    parts, reached = spread(victim.secret, spec, count, seed)
     if reached.share < 1:
         raise ConfigError(
             f"federation.partition {spec.partition!r} gives {sum(reached.sizes)} of {len(victim.secret.images)} secret "

@@ -1,7 +1,7 @@
 """Defences of a benchmark (`defence: {name: {setting: value}}`): one function each, which acts at one point.
 
 A defence is a function marked with the point at which it acts; its settings are its keyword-only arguments. Adding one
-is adding a function. At a point, several act in the order of this file (a benchmark's hash knows no order):
+is adding a function. At a point, several act in the order in which they stand here (a benchmark's hash knows no order):
 
 network(model, rng) -> model                               the form of the network
 local_step(model, loss, images, labels, rng) -> gradients  what a step of local training takes for the gradient
@@ -23,24 +23,11 @@ from torch import Tensor, nn
 
 from leakboard.config import Benchmark, ConfigError
 from leakboard.federation.clients import LocalStep, Sending
-from leakboard.federation.rounds import Aggregate, State
+from leakboard.federation.rounds import Aggregate
+from leakboard.victim.defences import aggregates, answers, forms, local_steps, messages, points
+from leakboard.victim.defences.points import POINTS, acts_on
 
-TRAINED = ("gradient", "update", "sequence", "participation")
-# point -> the kinds of observation in which something happens there
-POINTS = {
-    "network": (*TRAINED, "released"),
-    "local_step": TRAINED,
-    "message": TRAINED,
-    "aggregate": ("update", "sequence", "participation"),
-    "answer": ("released",),
-}
-
-
-class Defence(NamedTuple):
-    """A defence and the point at which it acts."""
-
-    point: str
-    act: Callable[..., Any]
+__all__ = ["Defences", "acts_on", "aggregates", "answers", "defences_of", "forms", "local_steps", "messages"]
 
 
 class Defences(NamedTuple):
@@ -53,40 +40,14 @@ class Defences(NamedTuple):
     answer: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
 
-DEFENCES: dict[str, Defence] = {}
-
-
-def acts_on(point: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Marks a function as the defence of its name, which acts at `point`."""
-
-    def mark(act: Callable[..., Any]) -> Callable[..., Any]:
-        DEFENCES[act.__name__] = Defence(point, act)
-        return act
-
-    return mark
-
-
-@acts_on("message")
-def gaussian_noise(tensors: State, rng: torch.Generator, *, deviation: float) -> State:
-    """Gaussian noise of this standard deviation on every entry, drawn on the CPU; 0 leaves every bit as it is."""
-    if not deviation:
-        return tensors
-    noise = {key: torch.randn(tensor.shape, generator=rng, dtype=tensor.dtype) for key, tensor in tensors.items()}
-    return {key: tensor + deviation * noise[key].to(tensor.device) for key, tensor in tensors.items()}
-
-
-@acts_on("answer")
-def rounding(confidences: Tensor, rng: torch.Generator, *, step: float) -> Tensor:
-    """Confidences rounded to multiples of `step`; 0 leaves every bit as it is."""
-    return (confidences / step).round() * step if step else confidences
-
-
 def defences_of(benchmark: Benchmark) -> Defences:
     """What acts in a benchmark. ConfigError in one line: a name, setting or value that does not fit."""
-    if unknown := sorted(set(benchmark.defence) - set(DEFENCES)):
-        raise ConfigError(f"{benchmark.name}: defence: unknown {', '.join(unknown)}; there are: {', '.join(DEFENCES)}")
+    if unknown := sorted(set(benchmark.defence) - set(points.DEFENCES)):
+        raise ConfigError(
+            f"{benchmark.name}: defence: unknown {', '.join(unknown)}; there are: {', '.join(points.DEFENCES)}"
+        )
     acting: dict[str, list[Callable[..., Any]]] = {}
-    for name, (point, act) in DEFENCES.items():
+    for name, (point, act) in points.DEFENCES.items():
         if name in benchmark.defence:
             what, settings = f"{benchmark.name}: defence.{name}", benchmark.defence[name]
             if benchmark.threat.sees not in POINTS[point]:
