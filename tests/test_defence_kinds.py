@@ -11,6 +11,7 @@ from test_defences import asked, leaked
 from torch import nn
 from toys import ROOT, observed, toy, trial
 
+from leakboard.config import ConfigError
 from leakboard.rng import generator, seeded
 from leakboard.victim.defences import local_steps, messages
 from leakboard.victim.defences.forms import Bottleneck, precode
@@ -214,6 +215,23 @@ def test_secure_aggregation_of_one_step_is_the_update_of_the_whole_batch(clients
     hidden = leaked(asked("update", {"secure_aggregation": {}}, batch=4, federation=spec))
     for got, wanted in zip(hidden, alone, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("clients", [2, 4])
+def test_a_sum_of_gradients_behaves_like_a_batch_as_many_times_as_large(clients):
+    """What is seen of N clients with an image each is what is seen of one with N images; noise of each is averaged."""
+    spec = {"clients": clients, "learning_rate": 0.05}
+    summed = asked("gradient", {"secure_aggregation": {}}, batch=clients, federation=spec)
+    for got, wanted in zip(leaked(summed), leaked(asked("gradient", batch=clients)), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-7)
+    noisy = summed.model_copy(update={"defence": {**summed.defence, "gaussian_noise": {"deviation": 1.0}}})
+    apart = torch.cat([(a - b).flatten() for a, b in zip(leaked(noisy), leaked(summed), strict=True)])
+    assert float(apart.std()) == pytest.approx(1 / math.sqrt(clients), rel=5 / math.sqrt(2 * len(apart)))
+
+
+def test_a_sum_of_gradients_needs_clients():
+    with pytest.raises(ConfigError, match="needs `federation`"):
+        leaked(asked("gradient", {"secure_aggregation": {}}))
 
 
 def test_precodes_draws_have_the_deviation_that_is_encoded():

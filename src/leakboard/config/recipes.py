@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from leakboard.config.hashes import digest
-from leakboard.config.kinds import Count, NotNegative, Part, Positive, Seed
+from leakboard.config.kinds import Count, Name, NotNegative, Part, Positive, Seed, Strength
 from leakboard.config.sections import Images, Network, Normalise, Reject, Strict, Training, differing
 
 
@@ -28,7 +28,8 @@ class Classifier(Strict):
     """A victim or an evaluator: `network`, as it is drawn before training, trained by `training`.
 
     data: whose shape and classes the network has, and of which the training images are where they name no data set.
-    reject: what it is to take for none of them, an output of its own after those of the classes.
+    reject: what it is to take for none of them, an output of its own after those of the classes. defence: under which
+    it is trained, as a benchmark names it; then by `victim/price.py`, which knows what acts.
     """
 
     kind: ClassVar[str] = "classifier"
@@ -38,6 +39,7 @@ class Classifier(Strict):
     data: NamedImages
     normalise: Literal["none", "imagenet"] | Normalise = "none"
     reject: Reject | None = None
+    defence: dict[Name, dict[Name, Strength]] = Field(default_factory=dict)
     seed: Seed
 
     @property

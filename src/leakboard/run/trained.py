@@ -14,10 +14,12 @@ from leakboard.config import Benchmark, ConfigError
 from leakboard.config.recipes import Recipe
 from leakboard.recipes import classifier, store, trained
 from leakboard.record.aggregate import write_json
+from leakboard.record.prices import PRICE
 from leakboard.record.results import Results
 from leakboard.run import machine
 from leakboard.run.attacker import Attacker
 from leakboard.victim.network import network
+from leakboard.victim.price import price
 from leakboard.victim.secrets import victim_slice
 
 
@@ -56,16 +58,23 @@ def priors_of(attack: Attacker, benchmark: Benchmark, trials: Iterable[int]) -> 
 
 
 def record_victims(results: Results, board: str | None) -> list[Path]:
-    """Train the victims that are trained by a recipe, where needed, and write their records."""
+    """Train the victims that are trained by a recipe, and what tells a defence's price, where needed; write the records
+    of both.
+    """
     written = []
     for name in [board] if board else config.benchmark_names():
         benchmark = results.benchmark(name)
+        folder = results.victim(name)
+        if benchmark.price is not None:
+            machine.settle()
+            write_json(folder / PRICE, price(benchmark))
+            written.append(folder)
         if benchmark.network.weights == "fresh":
-            if board:
+            if board and benchmark.price is None:
                 raise ConfigError(f"{name} draws a fresh network for every trial; there is no victim to train")
             continue
         machine.settle()
-        victims, folder = victim_slice(benchmark), results.victim(name)
+        victims = victim_slice(benchmark)
         judge = trained.trained_evaluator(benchmark, victims)
         anew = benchmark.training is not None and benchmark.training.anew
         others = [network(benchmark, trial) for trial in range(1, benchmark.trials)] if anew else []
@@ -73,5 +82,5 @@ def record_victims(results: Results, board: str | None) -> list[Path]:
         write_json(folder / "metrics.json", record)
         kept = [need.recipe for need in trained.needs_of(benchmark) if not (anew and need.role == "victim")]
         store.keep_small(kept, folder)  # of victims that no two trials share, there are as many as trials
-        written.append(folder)
+        written += [folder] if folder not in written else []
     return written

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from leakboard.config import Benchmark, ConfigError, Federation
-from leakboard.federation.clients import Labelled, honest, known_training, spread
+from leakboard.federation.clients import Held, Labelled, honest, known_training, spread
 from leakboard.federation.rounds import (
     Client,
     Draws,
+    Message,
     Plan,
     Round,
     State,
@@ -53,7 +54,7 @@ def threat_model(benchmark: Benchmark) -> ThreatModel:
     return ThreatModel(threat.attacker, threat.conduct, KINDS[threat.sees], frozenset(threat.knows))
 
 
-def gradient(model: nn.Module, loss: nn.Module, secret: Secret) -> tuple[Tensor, ...]:
+def gradient(model: nn.Module, loss: nn.Module, secret: Labelled) -> tuple[Tensor, ...]:
     """The gradient of the victim's loss on its batch, one tensor per parameter, in the model's own mode."""
     parameters = [parameter.requires_grad_() for parameter in model.parameters()]
     return tuple(g.detach().clone() for g in torch.autograd.grad(loss(model(secret.images), secret.labels), parameters))
@@ -97,16 +98,30 @@ def leak(
 
 
 def _gradient(benchmark: Benchmark, victim: Victim, shared: dict) -> Gradient:
-    secret, model, loss, rng, defences = victim
+    """Of the whole secret; where messages are aggregated on the way, it is spread over clients, each with its own."""
+    secret, _, _, rng, defences = victim
+    if defences.aggregate is None:
+        return Gradient(**shared, gradient=tuple(_sent(victim, secret, rng).values()))
+    seed, spec = _seed(victim), federation_of(benchmark)
+    draws = derived(seed)
+    messages = [
+        Message(place, _sent(victim, part, draws(0, place)), len(part.images))
+        for place, part in enumerate(_parts(spec, victim, seed, spec.clients))
+    ]
+    received = defences.aggregate(messages, draws(0, "aggregate"))
+    return Gradient(**shared, gradient=tuple(received[0].state.values()))
+
+
+def _sent(victim: Victim, data: Labelled, rng: torch.Generator) -> State:
+    """What one client sends of one step on its data, by the names of the parameters."""
+    _, model, loss, _, defences = victim
     with seeded("gradient", rng.initial_seed()):  # dropout draws from the global generator
         if defences.local_step is None:
-            slope = gradient(model, loss, secret)
+            slope = gradient(model, loss, data)
         else:
-            slope = tuple(defences.local_step(model, loss, secret.images, secret.labels, rng))
-    if defences.message is not None:
-        names = [name for name, _ in model.named_parameters()]
-        slope = tuple(defences.message(dict(zip(names, slope, strict=True)), rng).values())
-    return Gradient(**shared, gradient=slope)
+            slope = tuple(defences.local_step(model, loss, data.images, data.labels, rng))
+    state = dict(zip((name for name, _ in model.named_parameters()), slope, strict=True))
+    return state if defences.message is None else defences.message(state, rng)
 
 
 def _update(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelUpdate:
@@ -210,7 +225,12 @@ def _honest(data: Labelled, spec: Federation, victim: Victim) -> Client:
 
 
 def _peers(spec: Federation, victim: Victim, seed: int, count: int) -> list[Client]:
-    """So many honest clients, all of the secret spread over them; ConfigError when an image would be nobody's."""
+    """So many honest clients, all of the secret spread over them."""
+    return [_honest(part, spec, victim) for part in _parts(spec, victim, seed, count)]
+
+
+def _parts(spec: Federation, victim: Victim, seed: int, count: int) -> list[Held]:
+    """All of the secret spread over so many clients; ConfigError when an image would be nobody's."""
     if spec.clients < 2:
         raise ConfigError(
             f"federation.clients is {spec.clients}: a client that attacks, or is hidden among others, is not alone"
@@ -221,7 +241,7 @@ def _peers(spec: Federation, victim: Victim, seed: int, count: int) -> list[Clie
             f"federation.partition {spec.partition!r} gives {sum(reached.sizes)} of {len(victim.secret.images)} secret "
             f"images to a client; of classes {', '.join(map(str, reached.missing_classes))} nobody holds any"
         )
-    return [_honest(part, spec, victim) for part in parts]
+    return parts
 
 
 def _own(benchmark: Benchmark, secret: Secret, public: Public | None) -> Public:

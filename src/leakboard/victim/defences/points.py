@@ -11,7 +11,7 @@ POINTS = {
     "network": (*TRAINED, "released"),
     "local_step": TRAINED,
     "message": TRAINED,
-    "aggregate": ("update", "sequence", "participation"),
+    "aggregate": TRAINED,
     "answer": ("released",),
 }
 
