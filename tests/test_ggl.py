@@ -118,10 +118,31 @@ def test_without_the_gradient_the_prior_speaks():
     seen, true = observation()
     settings = {"space": "components", "noise": SIZE, "search": "adam", "steps": 50}
     told, attack = contract.configure(GGL, settings), contract.configure(GGL, {**settings, "told": False})
-    drawn = attack._observed(seen, generator("drawn"))
+    drawn = attack._observed(seen, torch.tensor([3]), generator("drawn"))
     assert float(MODULE.norm(drawn)) == pytest.approx(float(MODULE.norm(seen.gradient)), rel=1e-4)
     apart = [(one.reconstruct(seen, generator("s")).images - true).square().mean() for one in (told, attack)]
     assert apart[0] < apart[1]
+
+
+def test_the_gradient_of_another_image_of_the_class_leads_to_that_image():
+    """Of the label, the only one of its kind among the public; without one, there is nothing to search with."""
+    other = public()[7:8]
+    held = Public(public()[:-1], (torch.arange(199) == 7).long() * 3)
+    seen, true = observation(public=held)
+    settings = {"space": "components", "noise": SIZE, "search": "adam", "divergence": 0.0, "restarts": 2, "steps": 200}
+    got = contract.configure(GGL, {**settings, "of_class": True}).reconstruct(seen, generator("search")).images
+    assert (got - other).square().mean() < 0.1 * (got - true).square().mean()
+    seen, _ = observation()
+    with pytest.raises(ValueError, match="no public image has the label"):
+        contract.configure(GGL, {**settings, "of_class": True}).reconstruct(seen, generator("search"))
+
+
+@pytest.mark.parametrize("budget", [1, 3, 4, 49, 51, 100, 401])
+@pytest.mark.parametrize("of_class", [False, True])
+def test_no_search_spends_more_than_its_budget(budget, of_class):
+    attack = contract.configure(GGL, {"of_class": of_class})
+    for rounds, each in (attack._generations(budget), attack._descents(budget)):
+        assert rounds >= 1 and each >= 1 and rounds * each + of_class <= max(budget, 1 + of_class)
 
 
 def test_an_adaptive_search_sees_through_pruning_and_clipping():

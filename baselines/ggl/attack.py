@@ -27,7 +27,8 @@ class GGL:
     search: CMA-ES over `generations` of `population`, or Adam for `steps` from `restarts` draws; handed in is the image
     of the lowest objective. adaptive: the candidate's gradient goes through what the observed one shows to have gone
     through: zeros, where it has some, and its length.
-    width, epochs, critic_steps: of the generator. told: false searches with the gradient of noise and the label alone.
+    width, epochs, critic_steps: of the generator. Controls, which search with another gradient and the label alone:
+    told: false, with one of noise; of_class, with that of a public image of the label.
     differs: KL is of the moments of the coordinates of z, as in the authors' code; element by element, one z has none.
     """
 
@@ -42,6 +43,7 @@ class GGL:
     divergence: float = 0.1
     adaptive: bool = True
     told: bool = True
+    of_class: bool = False
     noise: int = 128
     width: int = 16
     epochs: int = 25
@@ -78,8 +80,12 @@ class GGL:
             raise ValueError("the generator needs public images to be trained on")
         return seen.prior, self.noise
 
-    def _observed(self, seen: Gradient, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """The observed gradient, or one of its length and its zeros that points anywhere: the label alone speaks."""
+    def _observed(self, seen: Gradient, label: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """The observed gradient; or that of a public image of the label; or one that points anywhere, of the length
+        and the zeros of the observed one.
+        """
+        if self.of_class:
+            return tuple(g[0] for g in slopes_of(seen, _public_of(seen, label, rng), label))
         if self.told:
             return seen.gradient
         drawn = [torch.randn(g.shape, generator=rng).to(g) * (g != 0) for g in seen.gradient]
@@ -92,12 +98,13 @@ class GGL:
         """CMA-ES from 0 (`cma`, Hansen); a generation is one pass. The best candidate met and its objective."""
         import cma
 
-        cost = Cost(self._observed(seen, rng), self.adaptive)
+        cost = Cost(self._observed(seen, label, rng), self.adaptive)
         seed = 1 + int(torch.randint(2**31 - 1, (1,), generator=rng))  # 0 would be the time of day
-        settings = {"popsize": self.population, "seed": seed, "verbose": -9, "maxiter": self.generations}
+        generations, population = self._generations(seen.budget)
+        settings = {"popsize": population, "seed": seed, "verbose": -9, "maxiter": generations}
         strategy = cma.CMAEvolutionStrategy(numpy.zeros(size), self.spread, settings)
         best, lowest = torch.zeros(size, device=seen.device), math.inf
-        for step in range(1, self._generations(seen.budget) + 1):
+        for step in range(1, generations + 1):
             asked = strategy.ask()
             z = torch.as_tensor(numpy.stack(asked), dtype=torch.float32, device=seen.device)
             with torch.no_grad():
@@ -109,18 +116,33 @@ class GGL:
                     seen.snapshot(step, draw(best[None]), lowest)
         return best, lowest
 
-    def _generations(self, budget: int | None) -> int:
-        return self.generations if budget is None else max(1, min(self.generations, budget // self.population))
+    def _left(self, budget: int) -> int:
+        """Of the budget, once a control has taken the gradient that it searches with."""
+        return max(1, budget - self.of_class)
+
+    def _generations(self, budget: int | None) -> tuple[int, int]:
+        """(generations, their population), as far as the budget reaches."""
+        if budget is None:
+            return self.generations, self.population
+        population = min(self.population, self._left(budget))
+        return min(self.generations, self._left(budget) // population), population
+
+    def _descents(self, budget: int | None) -> tuple[int, int]:
+        """(restarts, steps of each), likewise."""
+        if budget is None:
+            return self.restarts, self.steps
+        restarts = min(self.restarts, self._left(budget))
+        return restarts, min(self.steps, self._left(budget) // restarts)
 
     def _descend(
         self, seen: Gradient, draw: Draw, size: int, label: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, float]:
         """Adam from `restarts` draws, one after the other; the best of their ends and its objective."""
-        cost = Cost(self._observed(seen, rng), self.adaptive)
+        cost = Cost(self._observed(seen, label, rng), self.adaptive)
         matching = Matching(seen, cost)
-        steps = self.steps if seen.budget is None else max(1, min(self.steps, seen.budget // self.restarts))
+        restarts, steps = self._descents(seen.budget)
         best, lowest = torch.zeros(size, device=seen.device), math.inf
-        for _ in range(self.restarts):
+        for _ in range(restarts):
             z = torch.randn(size, generator=rng).to(seen.device).requires_grad_()
             adam = torch.optim.Adam([z], self.rate)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
@@ -176,6 +198,15 @@ class Cost:
         return torch.stack(apart).sum(0) / self.count
 
 
+def _public_of(seen: Gradient, label: Tensor, rng: torch.Generator) -> Tensor:
+    """One public image (1, C, H, W) of this label; ValueError where there is none."""
+    found = [] if seen.public is None else (seen.public.labels == label).nonzero().flatten().tolist()
+    if seen.public is None or not found:
+        raise ValueError("no public image has the label")
+    chosen = found[int(torch.randint(len(found), (1,), generator=rng))]
+    return seen.public.images[chosen : chosen + 1]
+
+
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([tensor.square().sum() for tensor in tensors]).sum().sqrt()
 
@@ -188,7 +219,7 @@ def slopes_of(seen: Gradient, images: Tensor, label: Tensor) -> list[Tensor]:
     def loss(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
         return seen.loss(functional_call(seen.model, {**parameters, **buffers}, (image[None],)), label)
 
-    slopes = vmap(grad(loss), in_dims=(None, 0))(parameters, images)
+    slopes = vmap(grad(loss), in_dims=(None, 0), randomness="different")(parameters, images)
     return [slopes[name] for name in parameters]
 
 
