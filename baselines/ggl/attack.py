@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
+from leakboard import config
 from leakboard.attack.labels import idlg_label
 from leakboard.attack.matching import Matching
-from leakboard.config import Benchmark
 from leakboard.config.recipes import Generator
 from leakboard.threat import Gradient, Reconstruction, due
 
@@ -49,10 +49,10 @@ class GGL:
     epochs: int = 25
     critic_steps: int = 3
 
-    def skips(self, benchmark: Benchmark) -> str | None:
+    def skips(self, benchmark: config.Benchmark) -> str | None:
         return "the rule reads one label from one image" if benchmark.batch > 1 else None
 
-    def prior(self, benchmark: Benchmark, trial: int) -> Generator | None:
+    def prior(self, benchmark: config.Benchmark, trial: int) -> Generator | None:
         if self.space != "generator" or benchmark.public_images is None:
             return None
         return Generator(
