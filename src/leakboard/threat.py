@@ -19,6 +19,7 @@ Conduct = Literal["honest", "malicious"]
 
 # What an attacker may know beyond what is seen, and how a board says it. Each word changes what `Seen` holds.
 KNOWLEDGE = {
+    "auxiliary": "a degraded copy of the images",
     "batch_norm": "the batch-norm statistics",
     "batch_size": "the batch size",
     "clients": "the number of clients",
@@ -219,7 +220,8 @@ class Participation(Seen):
 class ReleasedModel(Seen):
     """A trained model that anybody may query. Black-box access carries no `model` weights: `model` is an empty Module.
 
-    query: (N, C, H, W) -> confidences (N, classes). target: the class to reconstruct. auxiliary: what else is known.
+    query: (N, C, H, W) -> confidences (N, classes). target: the class to reconstruct. auxiliary: (B, C, H, W), what is
+    known of each image beside it, such as a blurred copy.
     """
 
     key: ClassVar[str] = "released"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from leakboard.errors import brief
 
@@ -77,6 +77,15 @@ def _path(value: Any) -> Any:
     return value
 
 
+def _strength(value: Any) -> float | Path:
+    """A number; or the path of a file, where a word stands."""
+    if isinstance(value, (str, Path)):
+        return Path(_path(value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"found {brief(value)}, expected a number")
+    return float(value)
+
+
 def _different(values: Sequence[T]) -> Sequence[T]:
     if len(set(values)) != len(values) or not values:
         raise ValueError(f"found {brief(list(values))}, expected one or more, each once")
@@ -102,7 +111,7 @@ Evaluations = Annotated[int, Field(strict=True, ge=1, le=FARTHEST)]
 Side = Annotated[int, Field(strict=True, ge=1, le=10_000)]  # of an image, in pixels; of a layer, in units
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Amount = Annotated[float, Field(strict=True)]  # which what it is for holds to its own bounds
+Strength = Annotated[float | Path, PlainValidator(_strength)]  # which what it is for holds to its own bounds
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
 NotNegative = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 Part = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]

@@ -34,7 +34,7 @@ class ConfigError(Fault, ValueError):
 # What a benchmark may call a network by: the functions of these names in `models/`.
 NETWORKS = (
     "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "convnet", "vgg7", "vgg16", "resnet9", "resnet18",
-    "resnet20", "resnet20fc", "resnet34", "softmax", "mlp_sigmoid", "dae", "cnn_pooled",
+    "resnet20", "resnet20fc", "resnet34", "softmax", "mlp_sigmoid", "dae", "cnn_pooled", "mcnn", "scnn",
 )  # fmt: skip
 
 
@@ -195,7 +195,8 @@ class Training(Strict):
 
     augment: each batch shifted and mirrored; `posed`: each image turned, scaled, shifted and lit by a draw of its own.
     noise: standard deviation of Gaussian noise in pixels, each image's own draw between 0 and this. pretraining:
-    before, of networks that are stacks of autoencoders.
+    before, of networks that are stacks of autoencoders. anew: whether every trial has a victim of its own, drawn and
+    trained with the trial's seed, so that victims are what trials count.
     """
 
     images: Images = Images()
@@ -208,6 +209,7 @@ class Training(Strict):
     noise: NotNegative = 0.0
     optimiser: Literal["sgd", "adam"] = "sgd"
     pretraining: Pretraining | None = None
+    anew: Flag = False
 
 
 class Reject(Strict):
@@ -232,6 +234,12 @@ class Evaluator(Strict):
     network: Network
     training: Training
     reject: Reject | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Evaluator:
+        if self.training.anew:
+            raise ValueError("`anew`: one evaluator judges all trials")
+        return self
 
 
 class Threat(Strict):

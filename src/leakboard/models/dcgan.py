@@ -53,16 +53,24 @@ class Critic(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(2 * images - 1).flatten()
 
+    def features(self, images: Tensor) -> Tensor:
+        """What its last layer decides by, (B, features)."""
+        return self.layers[:-1](2 * images - 1)
+
 
 class Prior(nn.Module):
-    """A trained generator, noise (B, noise) -> images (B, C, S, S) in [0, 1], with the critic of its images."""
+    """A trained generator, noise (B, noise) -> images (B, C, S, S) in [0, 1], with the critic of its images.
 
-    def __init__(self, drawing: Drawing, critic: Critic) -> None:
+    One that completes is given, beside the noise, what it shall complete, (B, C, S, S).
+    """
+
+    def __init__(self, drawing: nn.Module, critic: nn.Module) -> None:
         super().__init__()
-        self.noise, self.drawing, self.critic = drawing.noise, drawing, critic
+        self.drawing, self.critic = drawing, critic
+        self.noise = int(drawing.noise)  # type: ignore[arg-type]
 
-    def forward(self, noise: Tensor) -> Tensor:
-        return self.drawing(noise)
+    def forward(self, noise: Tensor, *given: Tensor) -> Tensor:
+        return self.drawing(noise, *given)
 
 
 def sides(shape: tuple[int, int, int]) -> tuple[int, int]:
