@@ -39,9 +39,10 @@ def of_paper(results: Results, paper: str) -> Iterator[Finding]:
 
 
 def of_victims(results: Results) -> Iterator[Finding]:
-    """What lies among the records of victims and is of no victim that is shared by trials."""
-    trained = [name for name in benchmark_names() if results.benchmark(name).network.weights != "fresh"]
-    yield from _unknown(results.papers / VICTIMS, trained, "no benchmark with a victim that is trained")
+    """What lies among the records of victims and is of no victim or evaluator that is shared by trials."""
+    asked = {name: results.benchmark(name) for name in benchmark_names()}
+    trained = [name for name, one in asked.items() if one.network.weights != "fresh" or one.evaluator is not None]
+    yield from _unknown(results.papers / VICTIMS, trained, "no benchmark with a victim or evaluator that is trained")
     for name in trained:
         folder = results.victim(name)
         weights = [path.stem for path in folder.glob("*.safetensors")]
