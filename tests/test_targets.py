@@ -11,10 +11,11 @@ from toys import GRAY, ROOT, observed, question, toy, trial
 
 from leakboard import config
 from leakboard.config import Benchmark, ConfigError
-from leakboard.data import DataError
+from leakboard.data import DataError, refuse_overlap, select
 from leakboard.federation.clients import Held
+from leakboard.recipes.classifier import evaluator_of
 from leakboard.victim import leak
-from leakboard.victim.secrets import development_trials, images_of_clients, public, secret
+from leakboard.victim.secrets import development_trials, images_of_clients, public, secret, victim_slice
 
 FEDERATION = {"clients": 3, "rounds": 2, "learning_rate": 0.05}
 BOARDS = [name for name in config.board_names() if "_participation" in name]
@@ -91,6 +92,20 @@ def test_on_no_board_the_attacking_client_owns_a_target(name, scale, request):
     assert owned and not owned & aims and aims <= set(board.target.classes)
     present = set(images_of_clients(board, min(aims)).labels.tolist())
     assert (min(aims) in present) == board.target.held and not present & owned
+
+
+@pytest.mark.parametrize("scale", config.SCALES)
+@pytest.mark.parametrize("name", BOARDS)
+def test_who_judges_has_seen_no_image_that_anybody_in_the_federation_holds(name, scale, request):
+    if scale == "paper":
+        request.getfixturevalue("real_data")
+    board = config.benchmark(name, scale)
+    recipe = evaluator_of(board)
+    assert recipe.reject is not None and recipe.seed != board.seed
+    seen = [select(images) for images in (recipe.trained_on, recipe.rejected) if images is not None]
+    for number, one in enumerate([victim_slice(board), select(board.public_images)]):
+        for other in seen:
+            refuse_overlap({f"held {number}": one, "seen by the judge": other})
 
 
 def test_what_a_target_goes_with():
