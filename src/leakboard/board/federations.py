@@ -12,6 +12,8 @@ import pandas as pd
 
 from leakboard.board.figures import COLOURS, STYLE, write_picture
 
+EVERY, MOST_NUMBERS = 20, 400  # marks on an axis, and numbers in cells, before they would lie on one another
+
 
 def training(path: Path, frame: pd.DataFrame, title: str) -> None:
     """Write a PNG: accuracy and cross-entropy of the global model against the round. frame: round, accuracy, loss."""
@@ -39,13 +41,13 @@ def partition(path: Path, counts: Sequence[Sequence[int]], left_out: str, title:
         axes = figure.subplots()
         axes.grid(False)
         shown = axes.imshow(held, cmap="Blues", vmin=0, aspect="auto")
-        if held.size <= 400:  # beyond, the numbers would lie on one another
+        if held.size <= MOST_NUMBERS:
             for (client, label), count in np.ndenumerate(held):
                 colour = "white" if count > held.max() / 2 else "black"
                 axes.text(label, client, str(count), ha="center", va="center", fontsize=7, color=colour)
         axes.set(xlabel="class", ylabel="client", title=title)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.get_major_locator().set_params(integer=True)
+        for count, ticks in zip(held.shape, (axes.set_yticks, axes.set_xticks), strict=True):
+            ticks(range(0, count, 1 + count // EVERY))
         figure.colorbar(shown, label="images")
         figure.supxlabel(left_out or "every image is somebody's", fontsize=8)
 

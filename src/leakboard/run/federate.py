@@ -19,7 +19,7 @@ from leakboard.errors import Fault
 if TYPE_CHECKING:
     from leakboard.recipes.federation import FederationRecipe
 
-LARGEST_SEED = 2**63 - 1
+LARGEST_SEED, DIGITS = 2**63 - 1, 4
 PresetOption = Annotated[
     str, typer.Option(help="Clients / rounds / local epochs: quick 3/3/2, standard 5/10/5, extensive 10/20/10.")
 ]
@@ -46,8 +46,9 @@ def federate(
 
         machine.settle()
         recipe = kept.preset(preset, Images(name=data, count=images), shared, seed)
-        folder = trained(recipe, f"{preset} federation on {data}")
-        print_frame(told(recipe, place or folder, data), title=f"{preset} federation on {data} ({folder.name})")
+        name = f"{preset} federation on {data}"
+        folder = trained(recipe, name)
+        print_frame(told(recipe, place or folder, data).round(DIGITS), title=f"{name} ({folder.name})")
         screen.print(escape(f"curves and pictures: {place or folder}"), soft_wrap=True)
 
 
