@@ -42,7 +42,8 @@ def _rows() -> list[tuple[str, str, str]]:
         sees, truth = content.get("sees", {}), content.get("truth", {})
         for run, named in content["on"].items():
             kind = run.split("_")[2]
-            asked = "labels" if "labels" in run.split("_") else "classes" if kind == "released" else "images"
+            of_class = kind in ("released", "participation")
+            asked = "labels" if "labels" in run.split("_") else "classes" if of_class else "images"
             rows += [
                 (paper, name, run)
                 for name in named or content["variants"]

@@ -65,6 +65,7 @@ _ALL = (
     ),
     _of_class("nearest_victim_feature", "to victim (features)", _FEATURES, "lower"),
     _of_class("nearest_public_feature", "to public (features)", _FEATURES),
+    _share("nearer_victim", "nearer to victim", "share of images: in pixels, than any public image", "classes"),
     Metric("nearest_victim_mse", "to victim", "MSE to the nearest victim", better="lower", truth="classes"),
     Metric("nearest_public_mse", "to public", "MSE to the nearest public image", truth="classes"),
     _of_class("class_mean_ssim", "SSIM to mean", "to the mean image of the class"),

@@ -46,7 +46,8 @@ class ThreatModel:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """What is known of a client's local training (FedAvg): SGD, `steps` updates of `batch` images, over `epochs`.
+    """What is known of a client's local training (FedAvg): `steps` updates of `batch` images, over `epochs`, by SGD
+    unless `optimiser` says adam.
 
     decay: what the learning rate is multiplied by after every epoch.
     """
@@ -58,6 +59,7 @@ class LocalTraining:
     momentum: float = 0.0
     weight_decay: float = 0.0
     decay: float = 1.0
+    optimiser: str = "sgd"
 
     @property
     def rates(self) -> list[float]:
@@ -204,13 +206,17 @@ class Turn:
 
 @dataclass(kw_only=True)
 class Participation(Seen):
-    """A live client: iterate to take part, one `Turn` per round. A turn left unanswered submits the model unchanged."""
+    """A live client: iterate to take part, one `Turn` per round. A turn left unanswered submits the model unchanged.
+
+    target: the class that is sought. local: how the clients train, where the threat model tells it.
+    """
 
     key: ClassVar[str] = "participation"
     phrase: ClassVar[str] = "the training rounds that it takes part in"
 
     turns: Callable[[], Iterator[Turn]] = field(repr=False)
     target: int | None = None
+    local: LocalTraining | None = None
 
     def __iter__(self) -> Iterator[Turn]:
         return self.turns()

@@ -40,12 +40,13 @@ def of_paper(results: Results, paper: str) -> Iterator[Finding]:
 
 
 def of_victims(results: Results) -> Iterator[Finding]:
-    """What lies among the records of victims and is of no victim that is shared by trials."""
-    benchmarks = [results.benchmark(name) for name in benchmark_names()]
-    trained = [one.name for one in benchmarks if one.network.weights != "fresh"]
-    priced = [one.name for one in benchmarks if one.price is not None]
-    known = {*trained, *priced}
-    yield from _unknown(results.papers / VICTIMS, known, "no benchmark with a victim that is trained, or a price")
+    """What lies among the records of victims and is of no victim or evaluator that is shared by trials."""
+    asked = [results.benchmark(name) for name in benchmark_names()]
+    trained = {one.name for one in asked if one.network.weights != "fresh" or one.evaluator is not None}
+    known = trained | {one.name for one in asked if one.price is not None}
+    yield from _unknown(
+        results.papers / VICTIMS, known, "no benchmark with a victim or evaluator that is trained, or a price"
+    )
     for name in sorted(known):
         folder = results.victim(name)
         weights = [path.stem for path in folder.glob("*.safetensors")]

@@ -8,7 +8,19 @@ from pydantic import Field, model_validator
 
 from leakboard import metrics as known
 from leakboard.config.hashes import digest
-from leakboard.config.kinds import Count, Different, Evaluations, Name, Positive, Seed, Strength, Words
+from leakboard.config.kinds import (
+    Classes,
+    Count,
+    Different,
+    Evaluations,
+    Flag,
+    Name,
+    Positive,
+    Seed,
+    Strength,
+    Words,
+    with_range_of_classes,
+)
 from leakboard.config.recipes import Classifier, Degradation
 from leakboard.config.sections import (
     Evaluator,
@@ -34,6 +46,21 @@ UNASKED = frozenset({"name", "scale", "trials", "question", "metrics", "timeout_
 FILE = "file"  # the setting of a defence of one's own
 
 
+class Target(Strict):
+    """A class that is sought among what clients hold, in place of single images: of `classes` one a trial, in turn.
+
+    held: whether any client holds it. If none does, the board is a control: nothing of the class can come out.
+    """
+
+    classes: Classes
+    held: Flag = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range_of_classes(cls, value: Any) -> Any:
+        return with_range_of_classes(value)
+
+
 class Benchmark(Strict):
     """The sections `about`, `common` and `quick` or `paper` of a benchmark file, merged.
 
@@ -41,6 +68,8 @@ class Benchmark(Strict):
     defence: {name: its settings}, see `victim/defences/`; one of one's own has its `file` among them. price: how the
     same network is trained under the defence, to tell what that costs. auxiliary: how the copies of the true images are
     degraded that the attacker of a released model has.
+    target: of a live client, the classes that it is after; honest clients then hold all of `data` between them, and a
+    trial is a federation.
     """
 
     name: Name
@@ -54,6 +83,7 @@ class Benchmark(Strict):
     training: Training | None = None
     evaluator: Evaluator | None = None
     federation: Federation | None = None
+    target: Target | None = None
     threat: Threat = Threat()
     auxiliary: Degradation | None = None
     defence: dict[Name, dict[Name, Strength]] = Field(default_factory=dict)
@@ -87,6 +117,8 @@ class Benchmark(Strict):
             raise ValueError("`training` and `network.weights: trained` go together")
         if self.network.features and self.federation:
             raise ValueError("`network.features` are held fixed; clients that train them are not `federation`'s")
+        if self.target is not None and self.threat.sees != "participation":
+            raise ValueError("`target` goes with `sees: participation`")
         shared = self.public_images is not None and self.public_images.shares_with(self.data)
         if self.equal_labels is not None and (self.data.start or shared):
             raise ValueError("`equal_labels` takes its images from all of a split, in which nothing else may lie")
@@ -127,6 +159,11 @@ class Benchmark(Strict):
         if known.METRICS[self.metrics[0]].truth == "victim":
             raise ValueError(f"metrics: {self.metrics[0]} comes first, which ranks attacks, and says nothing of them")
         return self
+
+    @property
+    def by_class(self) -> bool:
+        """Whether a class is sought, and the secrets are images of it."""
+        return self.threat.sees == "released" or self.target is not None
 
     @property
     def hash(self) -> str:

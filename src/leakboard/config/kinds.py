@@ -104,6 +104,17 @@ def finite(value: Any) -> Any:
     return value
 
 
+def with_range_of_classes(value: Any) -> Any:
+    """A section in which `classes: 0-4` is short for [0, 1, 2, 3, 4]."""
+    if isinstance(value, dict) and isinstance(text := value.get("classes"), str):
+        first, _, last = text.partition("-")
+        digits = first.isdecimal() and last.isdecimal() and len(last) < 10
+        if not (digits and int(first) <= int(last) < MOST):
+            raise ValueError(f"classes {brief(text)}; expected a list, or FIRST-LAST below {MOST:,}")
+        return {**value, "classes": tuple(range(int(first), int(last) + 1))}
+    return value
+
+
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
 CountOrNone = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 Spot = Annotated[int, Field(strict=True, ge=0, le=FARTHEST)]
@@ -125,3 +136,4 @@ Note = Annotated[str, AfterValidator(_note)]
 Cell = Annotated[str, AfterValidator(_line), AfterValidator(_cell)]
 OwnPath = Annotated[Path, BeforeValidator(_path)]
 Different = AfterValidator(_different)
+Classes = Annotated[tuple[Spot, ...], Different]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from leakboard.config.kinds import (
-    MOST,
+    Classes,
     Count,
     CountOrNone,
     Different,
@@ -22,6 +22,7 @@ from leakboard.config.kinds import (
     Positive,
     Side,
     Spot,
+    with_range_of_classes,
 )  # fmt: skip
 from leakboard.errors import Fault, brief
 from leakboard.threat import KINDS
@@ -34,7 +35,7 @@ class ConfigError(Fault, ValueError):
 # What a benchmark may call a network by: the functions of these names in `models/`.
 NETWORKS = (
     "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "convnet", "vgg7", "vgg16", "resnet9", "resnet18",
-    "resnet20", "resnet20fc", "resnet34", "softmax", "mlp_sigmoid", "dae", "cnn_pooled", "mcnn", "scnn",
+    "resnet20", "resnet20fc", "resnet34", "softmax", "mlp_sigmoid", "dae", "cnn_pooled", "mcnn", "scnn", "tanh",
 )  # fmt: skip
 
 
@@ -85,19 +86,12 @@ class Images(Strict):
     size: Side | tuple[Side, Side] | None = None
     start: Spot = 0
     count: Count | None = None
-    classes: Annotated[tuple[Spot, ...], Different] | None = None
+    classes: Classes | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _range_of_classes(cls, value: Any) -> Any:
-        """`classes: 0-4` is short for [0, 1, 2, 3, 4]."""
-        if isinstance(value, dict) and isinstance(text := value.get("classes"), str):
-            first, _, last = text.partition("-")
-            digits = first.isdecimal() and last.isdecimal() and len(last) < 10
-            if not (digits and int(first) <= int(last) < MOST):
-                raise ValueError(f"classes {brief(text)}; expected a list, or FIRST-LAST below {MOST:,}")
-            return {**value, "classes": tuple(range(int(first), int(last) + 1))}
-        return value
+        return with_range_of_classes(value)
 
     @model_validator(mode="after")
     def _one_source(self) -> Images:
@@ -143,6 +137,7 @@ class Network(Strict):
     alike. bias, batch_norm: false takes them out. dropout: the share that the network's dropout layers drop, in train
     mode.
     features: a file of public weights, for the layers that it has; what is `trained` then is the others alone.
+    further: outputs beside those of the classes, which no honest client trains towards.
     """
 
     name: str | None = None
@@ -155,6 +150,7 @@ class Network(Strict):
     batch_norm: Flag = True
     dropout: Part = 0.0
     features: Name | None = None
+    further: CountOrNone = 0
 
     @model_validator(mode="after")
     def _one_source(self) -> Network:
@@ -253,7 +249,8 @@ class Threat(Strict):
 
 
 class Federation(Strict):
-    """Federated training around the attack: rounds, clients and what each does locally.
+    """Federated training around the attack: rounds, clients and what each does locally, by SGD or Adam, begun afresh
+    in every round.
 
     An epoch is `steps` passes over the data in mini-batches of `batch` (None: all), drawn anew for every pass if
     `shuffle`. decay: what the learning rate is multiplied by after every epoch.
@@ -269,6 +266,7 @@ class Federation(Strict):
     steps: Count = 1
     epochs: Count = 1
     batch: Count | None = None
+    optimiser: Literal["sgd", "adam"] = "sgd"
     momentum: Part = 0.0
     weight_decay: NotNegative = 0.0
     decay: Positive = 1.0
@@ -286,6 +284,8 @@ class Federation(Strict):
         for key, partition in (("classes_per_client", "classes"), ("beta", "dirichlet"), ("groups", "label")):
             if (getattr(self, key) is not None) != (self.partition == partition):
                 raise ValueError(f"`{key}` and `partition: {partition}` go together")
+        if self.momentum and self.optimiser != "sgd":
+            raise ValueError("`momentum` is of `optimiser: sgd`")
         if self.minimum != 1 and self.partition != "dirichlet":
             raise ValueError("`minimum` goes with `partition: dirichlet`")
         return self

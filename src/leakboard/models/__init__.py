@@ -18,13 +18,14 @@ from leakboard.models.mlp import fc2, mlp, mlp_sigmoid, softmax
 from leakboard.models.own import NetworkError, own_network
 from leakboard.models.resnet import resnet9, resnet18, resnet20, resnet20fc, resnet34
 from leakboard.models.stack import dae
+from leakboard.models.tanh import tanh
 from leakboard.models.vgg import vgg7, vgg16
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     network.__name__: network
     for network in (
         mlp, fc2, lenet_sigmoid, lenet_relu, cnn, cnn3, convnet, vgg7, vgg16, resnet9, resnet18, resnet20, resnet20fc,
-        resnet34, softmax, mlp_sigmoid, dae, cnn_pooled, mcnn, scnn,
+        resnet34, softmax, mlp_sigmoid, dae, cnn_pooled, mcnn, scnn, tanh,
     )
 }  # fmt: skip
 

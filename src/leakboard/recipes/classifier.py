@@ -167,8 +167,8 @@ def noised(batch: Tensor, most: float, rng: torch.Generator) -> Tensor:
 
 
 def unseen(benchmark: Benchmark, recipe: Classifier | None) -> Images:
-    """Where a classifier is measured: the victims' split; of a released model, the split that it was not trained on."""
-    if benchmark.threat.sees != "released" or recipe is None:
+    """Where a classifier is measured: the victims' split; where a class is sought, the one that it did not see."""
+    if not benchmark.by_class or recipe is None:
         return benchmark.data.model_copy(update={"classes": None, "start": 0, "count": None})
     other = {"train": "test", "test": "train"}
     return Images(
@@ -211,10 +211,13 @@ def record(
     if others:
         on = unseen(benchmark, recipe)
         found["each"] = [found["accuracy"], *(accuracy(other, on)["accuracy"] for other in others)]
-    if evaluator is not None:
-        judge = evaluator_of(benchmark)
-        found["evaluator"] = {**_origin(judge, benchmark), **_quality(evaluator, unseen(benchmark, judge))}
-    return found
+    return found if evaluator is None else {**found, **record_of_judge(evaluator, benchmark)}
+
+
+def record_of_judge(evaluator: nn.Module, benchmark: Benchmark) -> dict[str, Any]:
+    """What is committed about a benchmark's evaluator, under its name."""
+    judge = evaluator_of(benchmark)
+    return {"evaluator": {**_origin(judge, benchmark), **_quality(evaluator, unseen(benchmark, judge))}}
 
 
 def _origin(recipe: Classifier | None, benchmark: Benchmark) -> dict[str, str]:

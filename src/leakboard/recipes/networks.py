@@ -24,12 +24,12 @@ def drawn(
 ) -> nn.Module:
     """The network for images (B, C, H, W) in [0, 1] of `data` and their classes, as (seed, draw) initialises it.
 
-    further: outputs beside those of the classes. With public weights where `spec` names some: all of them, or those of
-    `features`, which are held fixed.
+    further: outputs beside those of the classes, and beside those that `spec` has further. With public weights where
+    `spec` names some: all of them, or those of `features`, which are held fixed.
     """
     images = dataset_of(data)
     with seeded("network", seed, draw):
-        model = build(spec.name or spec.file, images.shape, images.classes + further, spec.width)
+        model = build(spec.name or spec.file, images.shape, images.classes + spec.further + further, spec.width)
     model = form(model, spec.bias, spec.batch_norm, spec.dropout)
     if spec.init == "uniform":
         uniform_(model, generator("uniform", seed, draw))

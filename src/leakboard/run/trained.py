@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,9 +59,7 @@ def priors_of(attack: Attacker, benchmark: Benchmark, trials: Iterable[int]) -> 
 
 
 def record_victims(results: Results, board: str | None) -> list[Path]:
-    """Train the victims that are trained by a recipe, and what tells a defence's price, where needed; write the records
-    of both.
-    """
+    """Train what no trial trains for itself, where needed, and write the records: of victims, evaluators, prices."""
     written = []
     for name in [board] if board else config.benchmark_names():
         benchmark = results.benchmark(name)
@@ -69,18 +68,24 @@ def record_victims(results: Results, board: str | None) -> list[Path]:
             machine.settle()
             write_json(folder / PRICE, price(benchmark))
             written.append(folder)
-        if benchmark.network.weights == "fresh":
+        if benchmark.network.weights == "fresh" and benchmark.evaluator is None:
             if board and benchmark.price is None:
                 raise ConfigError(f"{name} draws a fresh network for every trial; there is no victim to train")
             continue
         machine.settle()
-        victims = victim_slice(benchmark)
-        judge = trained.trained_evaluator(benchmark, victims)
         anew = benchmark.training is not None and benchmark.training.anew
-        others = [network(benchmark, trial) for trial in range(1, benchmark.trials)] if anew else []
-        record = classifier.record(network(benchmark, 0), benchmark, None if judge is None else judge.model, others)
-        write_json(folder / "metrics.json", record)
+        write_json(folder / "metrics.json", _record(benchmark, anew))
         kept = [need.recipe for need in trained.needs_of(benchmark) if not (anew and need.role == "victim")]
         store.keep_small(kept, folder)  # of victims that no two trials share, there are as many as trials
         written += [folder] if folder not in written else []
     return written
+
+
+def _record(benchmark: Benchmark, anew: bool) -> dict[str, Any]:
+    """Of a benchmark whose victims are fresh draws, the evaluator's alone."""
+    judge = trained.trained_evaluator(benchmark, victim_slice(benchmark))
+    if benchmark.network.weights == "fresh":
+        assert judge is not None
+        return classifier.record_of_judge(judge.model, benchmark)
+    others = [network(benchmark, trial) for trial in range(1, benchmark.trials)] if anew else []
+    return classifier.record(network(benchmark, 0), benchmark, None if judge is None else judge.model, others)

@@ -46,7 +46,7 @@ from leakboard.threat import (
     Turn,
 )
 from leakboard.victim.defences import Defences, defences_of
-from leakboard.victim.secrets import Secret
+from leakboard.victim.secrets import Secret, images_of_clients
 
 
 def threat_model(benchmark: Benchmark) -> ThreatModel:
@@ -161,15 +161,28 @@ def _sequence(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelSequen
 
 def _participation(benchmark: Benchmark, victim: Victim, shared: dict) -> Participation:
     """The rounds happen once: a second iteration goes on where the first one stopped."""
-    spec, own, seed = federation_of(benchmark), _own(benchmark, victim.secret, shared["public"]), _seed(victim)
+    spec, target, held = federation_of(benchmark), int(victim.secret.labels[0]), _held(benchmark, victim)
+    own, seed = _own(benchmark, held, shared["public"]), _seed(victim)
+    if benchmark.target is not None and bool((own.labels == target).any()):
+        raise ConfigError(f"{benchmark.name}: the client that attacks holds images of class {target}, which it seeks")
     answers: dict[int, State] = {}
 
     def live(model: nn.Module, number: int, rng: torch.Generator) -> tuple[State, int]:
         return answers.pop(number, None) or state_of(model), len(own.images)
 
-    lived = _rounds([live, *_peers(spec, victim, seed, spec.clients - 1)], victim, spec, derived(seed))
+    lived = _rounds(
+        [live, *_peers(spec, victim._replace(secret=held), seed, spec.clients - 1)], victim, spec, derived(seed)
+    )
     turns = _turns(copy.deepcopy(victim.model), own, spec, derived(seed), answers, lived)
-    return Participation(**shared, turns=lambda: turns, target=int(victim.secret.labels[0]))
+    known = _known(benchmark, len(own.images))
+    return Participation(**shared, turns=lambda: turns, target=target, local=known)
+
+
+def _held(benchmark: Benchmark, victim: Victim) -> Secret:
+    """What the honest clients hold between them: the secret batch, or all images where a class is sought."""
+    if benchmark.target is None:
+        return victim.secret
+    return images_of_clients(benchmark, int(victim.secret.labels[0])).to(victim.secret.images.device)
 
 
 def _turns(
