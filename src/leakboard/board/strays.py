@@ -43,7 +43,8 @@ def of_victims(results: Results) -> Iterator[Finding]:
     """What lies among the records of victims and is of no victim or evaluator that is shared by trials."""
     asked = [results.benchmark(name) for name in benchmark_names()]
     trained = {one.name for one in asked if one.network.weights != "fresh" or one.evaluator is not None}
-    known = trained | {one.name for one in asked if one.price is not None}
+    priced = {one.name for one in asked if one.price is not None}
+    known = trained | priced
     yield from _unknown(
         results.papers / VICTIMS, known, "no benchmark with a victim or evaluator that is trained, or a price"
     )

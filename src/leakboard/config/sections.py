@@ -133,16 +133,18 @@ class Network(Strict):
     """The victim's network: `name`, or a `file` that defines `network(shape, classes)`.
 
     weights: fresh (a new draw per trial), trained (recipe in `training`), pretrained (a file).
-    init: default (PyTorch's own), uniform, U(-0.5, 0.5) on every weight and bias, or zeros. mode: of victim and attack
-    alike. bias, batch_norm: false takes them out. dropout: the share that the network's dropout layers drop, in train
-    mode.
+    init: default (PyTorch's own), uniform, U(-0.5, 0.5) on every weight and bias, normal, N(0, 0.5^2) on the first
+    weight, Xavier on the others, biases 0, or zeros. precision: what the network and its gradients are computed in.
+    mode: of victim and attack alike. bias, batch_norm: false takes them out. dropout: the share that the network's
+    dropout layers drop, in train mode.
     features: a file of public weights, for the layers that it has; what is `trained` then is the others alone.
     further: outputs beside those of the classes, which no honest client trains towards.
     """
 
     name: str | None = None
     file: OwnPath | None = None
-    init: Literal["default", "uniform", "zeros"] = "default"
+    init: Literal["default", "uniform", "normal", "zeros"] = "default"
+    precision: Literal["float32", "float64"] = "float32"
     weights: Literal["fresh", "trained", "pretrained"] = "fresh"
     width: Side | None = None
     mode: Literal["eval", "train"] = "eval"

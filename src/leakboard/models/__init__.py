@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from leakboard.config import sections
 from leakboard.models.cnn import cnn, cnn3, cnn_pooled
 from leakboard.models.convnet import convnet
-from leakboard.models.forms import with_dropout, without_batch_norm, without_bias
+from leakboard.models.forms import InDouble, with_dropout, without_batch_norm, without_bias
 from leakboard.models.lenet import lenet_relu, lenet_sigmoid
 from leakboard.models.mcnn import mcnn, scnn
 from leakboard.models.mlp import fc2, mlp, mlp_sigmoid, softmax
@@ -78,6 +78,23 @@ def normalised(network: nn.Module, kind: str | sections.Normalise) -> nn.Module:
         return network
     mean, std = NORMALISATION[kind] if isinstance(kind, str) else (kind.mean, kind.std)
     return nn.Sequential(Normalise(mean, std), network)
+
+
+def in_precision(network: nn.Module, precision: str) -> nn.Module:
+    """The network as it is (float32), or computing in double precision what it is given in single."""
+    return nn.Sequential(InDouble(), network.double()) if precision == "float64" else network
+
+
+@torch.no_grad()
+def normal_(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """N(0, 0.5^2) on the first weight, Xavier-uniform on the others, biases 0 (arXiv 2609.09659)."""
+    first, *others = (parameter for parameter in network.parameters() if parameter.ndim > 1)
+    first.copy_(0.5 * torch.randn(first.shape, generator=generator))
+    for weight in others:
+        nn.init.xavier_uniform_(weight, generator=generator)
+    for bias in (parameter for parameter in network.parameters() if parameter.ndim == 1):
+        bias.zero_()
+    return network
 
 
 @torch.no_grad()

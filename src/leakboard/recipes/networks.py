@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leakboard.config.sections import Images, Network, Normalise
 from leakboard.data.loading import dataset_of
 from leakboard.data.weights import weights_file
-from leakboard.models import build, form, normalised, uniform_, zeros_
+from leakboard.models import build, form, in_precision, normal_, normalised, uniform_, zeros_
 from leakboard.rng import generator, seeded
 
 
@@ -33,13 +33,15 @@ def drawn(
     model = form(model, spec.bias, spec.batch_norm, spec.dropout)
     if spec.init == "uniform":
         uniform_(model, generator("uniform", seed, draw))
+    if spec.init == "normal":
+        normal_(model, generator("normal", seed, draw))
     if spec.init == "zeros":
         zeros_(model)
     if spec.weights == "pretrained":
         model.load_state_dict(_public_weights(public_weights_of(spec, data)))
     if spec.features is not None:
         _load_features(model, spec.features)
-    return normalised(model, normalise)
+    return in_precision(normalised(model, normalise), spec.precision)
 
 
 def public_weights_of(spec: Network, data: Images) -> str:
