@@ -11,7 +11,7 @@ from leakboard.attack.costs import where_observed
 from leakboard.attack.descent import signed_adam
 from leakboard.attack.labels import idlg_label
 from leakboard.attack.lbfgs import minimise
-from leakboard.attack.matching import Matching, Observed, Precision, cosine_distance, squared_distance
+from leakboard.attack.matching import Cost, Matching, Observed, Precision, cosine_distance, squared_distance
 from leakboard.attack.priors import total_variation_slope
 from leakboard.threat import Reconstruction, snapshots
 
@@ -50,9 +50,8 @@ class InvertingGradients:
 
     def reconstruct_many(self, seen: list[Observed], rng: list[torch.Generator]) -> list[Reconstruction]:
         labels = torch.stack([idlg_label(one) if one.labels is None else one.labels for one in seen])
-        cost, search = (
-            (cosine_distance, self._cosine) if self.method == "cosine" else (squared_distance, self._euclidean)
-        )
+        search = self._cosine if self.method == "cosine" else self._euclidean
+        cost: Cost = cosine_distance if self.method == "cosine" else squared_distance
         cost = where_observed(cost) if self.adaptive else cost
         matching = Matching(seen, cost, self.precision, self.simulated, self.assumed_rate)
         budget = seen[0].budget
