@@ -266,7 +266,7 @@ def test_soliton_biases_empty_a_batch_that_random_weights_do_not():
     found = []
     for server in ("passive", "soliton_data"):
         attack = contract.configure(PEEL, {"server": server, "batch": 40})
-        model = contract.craft(attack, drawn(300), public, generator("craft"))
+        model = contract.craft(attack, drawn(120), public, generator("craft"))
         got, named = peeled(seen_of(model, images, labels))
         error, which = places(images, got)
         assert (error < 1e-3).all() and torch.equal(named, labels[which])
