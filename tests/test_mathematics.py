@@ -37,7 +37,7 @@ TINY |= {
 }
 TINY |= {"softmax": ((1, 4, 4), ()), "mlp_sigmoid": ((1, 4, 4), (8,)), "dae": ((1, 4, 4), (10,))}
 TINY |= {
-    "cnn_pooled": ((1, 16, 16), (2,)),
+    "cnn_pooled": ((1, 16, 16), (8,)),  # of fewer units none is open
     "resnet20": ((3, 8, 8), (2,)),
     "resnet18": ((3, 8, 8), (2,)),
     "cnn": ((1, 8, 8), (8,)),

@@ -22,15 +22,20 @@ def swap(old: str, new: str) -> Damage:
     return edit
 
 
+def as_table(rows: list[list[str]]) -> str:
+    """Rows as CSV: a cell with a comma, as processors have in their names, is quoted."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 def cell(column: str, value: str, line: int = 2) -> Damage:
     """One cell of a table, by its column and its line in the file."""
 
     def edit(path: Path) -> None:
         rows = list(csv.reader(io.StringIO(path.read_text())))
         rows[line - 1][rows[0].index(column)] = value
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        path.write_text(text.getvalue())
+        path.write_text(as_table(rows))
 
     return edit
 
@@ -64,7 +69,7 @@ def without(column: str) -> Damage:
     def edit(path: Path) -> None:
         rows = list(csv.reader(io.StringIO(path.read_text())))
         at = rows[0].index(column)
-        path.write_text("".join(",".join(row[:at] + row[at + 1 :]) + "\n" for row in rows))
+        path.write_text(as_table([row[:at] + row[at + 1 :] for row in rows]))
 
     return edit
 

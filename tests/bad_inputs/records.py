@@ -6,7 +6,22 @@ import csv
 import io
 from pathlib import Path
 
-from bad_inputs.damages import DANGLING, FOLDER, GONE, LOOP, PIPE, ZEROS, Damage, add, again, cell, cut, swap, without
+from bad_inputs.damages import (
+    DANGLING,
+    FOLDER,
+    GONE,
+    LOOP,
+    PIPE,
+    ZEROS,
+    Damage,
+    add,
+    again,
+    as_table,
+    cell,
+    cut,
+    swap,
+    without,
+)
 from bad_inputs.suite import C, Case, D, G, L, M, S, T, V
 
 
@@ -17,7 +32,7 @@ def header_twice(path: Path) -> None:
 
 def column_twice(path: Path) -> None:
     rows = list(csv.reader(io.StringIO(path.read_text())))
-    path.write_text("".join(",".join([*row, row[0]]) + "\n" for row in rows))
+    path.write_text(as_table([[*row, row[0]] for row in rows]))
 
 
 def one_cell_less(path: Path) -> None:
