@@ -80,6 +80,16 @@ INSIDE = {
         "torch.func.vmap(seen.model, randomness='same')(torch.zeros(1000, *seen.shape))",
         "more than the 20 gradient evaluations",
     ),
+    "a thousand gradients as one pass": (
+        """
+        names = {name: parameter.detach() for name, parameter in seen.model.named_parameters()}
+        def slope(image):
+            one = lambda p: torch.func.functional_call(seen.model, p, (image[None],)).sum()
+            return torch.func.grad(one)(names)
+        torch.func.vmap(slope, randomness='same')(torch.zeros(1000, *seen.shape[1:]))
+        """,
+        "more than the 20 gradient evaluations",
+    ),
     "an exception that is none": ("class Rude(BaseException):\n    pass\nraise Rude('base')", "Rude: base"),
     "an exception that cannot be printed": (
         "class Rude(Exception):\n    def __str__(self):\n        raise RuntimeError\nraise Rude",

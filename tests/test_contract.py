@@ -42,7 +42,8 @@ def _rows() -> list[tuple[str, str, str]]:
         sees, truth = content.get("sees", {}), content.get("truth", {})
         for run, named in content["on"].items():
             kind = run.split("_")[2]
-            asked = "labels" if "labels" in run.split("_") else "classes" if kind == "released" else "images"
+            of_class = kind in ("released", "participation")
+            asked = "labels" if "labels" in run.split("_") else "classes" if of_class else "images"
             rows += [
                 (paper, name, run)
                 for name in named or content["variants"]
@@ -198,8 +199,9 @@ def test_same_seed_gives_the_same_bits_and_another_trial_another_victim(row):
     same += ("reconstruction_sha", "evaluator_confidence")
     assert {name: first.get(name) for name in same} == {name: second.get(name) for name in same}
     assert first["victim_sha"] != other["victim_sha"] and first["seed"] != other["seed"]
-    fresh = config.benchmark(row[2], "quick").network.weights == "fresh"
-    assert (first["model_sha"] != other["model_sha"]) == fresh
+    asked = config.benchmark(row[2], "quick")
+    anew = asked.network.weights == "fresh" or (asked.training is not None and asked.training.anew)
+    assert (first["model_sha"] != other["model_sha"]) == anew
 
 
 def _values(row: tuple[str, str, str]) -> dict[str, float | str]:

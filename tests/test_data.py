@@ -133,6 +133,7 @@ def test_partial_sample_serves_official_positions(real_data):
         ("att_faces", 64, (1, 64, 64)),
         ("lfw", None, (1, 64, 64)),
         ("lfw", 32, (1, 32, 32)),
+        ("lfw_ten", 32, (1, 32, 32)),
     ],
 )
 def test_other_real_sets(real_data, name, size, shape):
@@ -148,6 +149,28 @@ def test_lfw_splits_by_picture(real_data):
     train, test = dataset("lfw", "train"), dataset("lfw", "test")
     assert train.length + test.length == 12_794
     assert set(test.labels.tolist()) <= set(train.labels.tolist())
+
+
+def test_ten_people_take_turns(real_data):
+    """They are those of LFW with most pictures, whose images these are; priors of their boards show nobody of them."""
+    from leakboard import config
+    from leakboard.data import refuse_overlap, select
+
+    whole, ten = dataset("lfw", "test", 32), dataset("lfw_ten", "test", 32)
+    counts = torch.bincount(torch.cat([dataset("lfw", split).labels for split in ("train", "test")]))
+    people = counts.argsort(descending=True, stable=True)[:10].sort().values
+    assert ten.labels[:20].tolist() == [*range(10), *range(10)]
+    for label, person in enumerate(people.tolist()):
+        mine = ten.take(ten.available[ten.labels.numpy() == label])[0]
+        assert torch.equal(mine, whole.take(whole.available[whole.labels.numpy() == person])[0])
+    for name in ("lenet_lfw_gradient_none", "resnet18_lfw_gradient_none"):
+        asked = config.benchmark(name, "paper")
+        shown = select(asked.public_images).take()[1]
+        assert not set(shown.tolist()) & set(people.tolist()) and len(shown) == asked.public.count
+        with pytest.raises(DataError, match="the split test of lfw"):
+            refuse_overlap(
+                {"a": select(asked.data), "b": select(asked.public_images.model_copy(update={"split": "test"}))}
+            )
 
 
 def test_imagenet_sample_labels(real_data):

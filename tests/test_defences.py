@@ -12,8 +12,7 @@ from leakboard.federation.clients import Held, honest, train_locally
 from leakboard.federation.rounds import Message, Plan, derived, rounds
 from leakboard.federation.rules import average
 from leakboard.recipes.classifier import state_sha
-from leakboard.victim import defences
-from leakboard.victim.defences import DEFENCES, Defences, acts_on, defences_of
+from leakboard.victim.defences import Defences, acts_on, defences_of, points
 
 SPEC = {"clients": 3, "rounds": 2, "learning_rate": 0.05}
 LOSS = nn.CrossEntropyLoss()
@@ -27,7 +26,7 @@ def _in_checkout(monkeypatch):
 @pytest.fixture
 def more_defences(monkeypatch):
     """Defences that a test adds are gone after it."""
-    monkeypatch.setattr(defences, "DEFENCES", dict(DEFENCES))
+    monkeypatch.setattr(points, "DEFENCES", dict(points.DEFENCES))
 
 
 def asked(sees: str, defence: dict | None = None, **more) -> Benchmark:
@@ -96,7 +95,7 @@ def test_without_a_defence_nothing_acts():
 @pytest.mark.parametrize(
     ("sees", "defence", "words"),
     [
-        ("update", {"magic": {}}, "toy: defence: unknown magic; there are: gaussian_noise, rounding"),
+        ("update", {"magic": {}}, "toy: defence: unknown magic; there are: secure_aggregation, rounding, precode"),
         ("update", {"gaussian_noise": {}}, "toy: defence.gaussian_noise lacks deviation; its settings: deviation"),
         ("update", {"gaussian_noise": {"deviation": 1, "seed": 2}}, "has no setting seed; its settings: deviation"),
         ("update", {"gaussian_noise": {"deviation": -1}}, "gaussian_noise.deviation is -1.0, expected a number from 0"),

@@ -126,3 +126,33 @@ def test_rows_stand_beside_their_own_where_a_defence_is_all_that_differs(monkeyp
     assert svg == defended.drawing(rows, "evaluator_accuracy") and svg.count("<svg") == 1
     for other in ("softmax_att_released", "softmax_att_released_blackbox_rounded_5"):
         assert defended.under_defence(results, config.benchmark(other, "quick")).empty
+
+
+def test_rows_that_differ_by_their_starts_alone_stand_in_one_line(monkeypatch):
+    """GMI's three rows on its digits: neither its control nor what starts once for another reason."""
+    from leakboard import config
+    from leakboard.board import restarts
+    from leakboard.record import trial_lines
+    from leakboard.record.results import Results
+
+    made = {"gmi": (5, 0.8), "twice": (2, 0.6), "once": (1, 0.5), "prior_only": (5, 0.0), "gan": (1, 0.1)}
+
+    def lines(self, paper, run):
+        if paper != "gmi":
+            return trial_lines.frame()
+        shared = {"attack": paper, "benchmark": run, "status": "ok", "device_kind": "cpu", "execution": "loop"}
+        shared |= dict.fromkeys(("benchmark_version", "attack_version", "engine", "seed"), 1)
+        return trial_lines.frame(
+            {**shared, "variant": name, "trial": n, "evaluator_accuracy": score, "restarts": starts}
+            for name, (starts, score) in made.items()
+            for n in range(3)
+        )
+
+    monkeypatch.setattr(Results, "current_lines", lines)
+    results, board = Results.at("quick"), config.benchmark("mcnn_mnist_released", "quick")
+    rows = restarts.by_restarts(results, board)
+    assert set(rows["row"]) == {"gmi / gmi"} and set(rows["n"]) == {3}
+    assert dict(zip(rows["restarts"], rows["score"], strict=True)) == pytest.approx({5: 0.8, 2: 0.6, 1: 0.5})
+    svg = restarts.drawing(rows, "evaluator_accuracy")
+    assert svg == restarts.drawing(rows, "evaluator_accuracy") and svg.count("<svg") == 1
+    assert restarts.by_restarts(results, config.benchmark("cnn_lfw_released_masked", "quick")).empty

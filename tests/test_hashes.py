@@ -51,6 +51,7 @@ def test_what_changes_no_number_is_not_hashed(key):
         "question": "Why?",
         "metrics": ["ssim"],
         "timeout_seconds": 1,
+        "price": {"epochs": 1, "learning_rate": 0.1},
     }
     asked = config.Benchmark.model_validate(minimal())
     assert config.Benchmark.model_validate({**minimal(), key: other[key]}).hash == asked.hash

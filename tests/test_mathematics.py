@@ -12,6 +12,7 @@ from torch import nn
 from toys import ROOT
 
 from leakboard.attack.clock import Clock
+from leakboard.attack.costs import where_observed
 from leakboard.attack.descent import signed_adam
 from leakboard.attack.labels import idlg_label
 from leakboard.attack.matching import Matching, cosine_distance, squared_distance
@@ -31,6 +32,8 @@ TINY |= {
     "resnet9": ((3, 8, 8), (2,)),
     "resnet34": ((3, 8, 8), (2,)),
     "resnet20fc": ((3, 8, 8), (8,)),
+    "mcnn": ((1, 32, 32), (2,)),
+    "scnn": ((1, 32, 32), (2,)),
 }
 TINY |= {"softmax": ((1, 4, 4), ()), "mlp_sigmoid": ((1, 4, 4), (8,)), "dae": ((1, 4, 4), (10,))}
 TINY |= {
@@ -38,6 +41,7 @@ TINY |= {
     "resnet20": ((3, 8, 8), (2,)),
     "resnet18": ((3, 8, 8), (2,)),
     "cnn": ((1, 8, 8), (8,)),
+    "tanh": ((1, 22, 22), (2,)),
 }
 
 
@@ -84,6 +88,20 @@ def test_costs_vanish_only_at_the_truth():
     assert abs(float(cosine_distance([3 * part for part in observed], observed)[0])) < 1e-12
     assert float(cosine_distance([-part for part in observed], observed)[0]) == pytest.approx(2)
     assert float(squared_distance(got, observed)[0]) > 0 < float(cosine_distance(got, observed)[0])
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_a_cost_where_observed_is_the_cost_of_those_entries(name):
+    got, observed = pair(5)
+    there = [torch.arange(part.numel()).view(part.shape) % 3 > 0 for part in observed]
+    left = [part * kept for part, kept in zip(observed, there, strict=True)]
+    value, cotangent = where_observed(COSTS[name])(got, left)
+    alone = [[part[kept] for part, kept in zip(parts, there, strict=True)] for parts in (got, observed)]
+    wanted, slopes = COSTS[name](*alone)
+    assert float(value) == pytest.approx(float(wanted), rel=1e-12)
+    for part, kept, slope in zip(cotangent, there, slopes, strict=True):
+        assert torch.equal(part[~kept], torch.zeros_like(part[~kept]))
+        torch.testing.assert_close(part[kept], slope, rtol=1e-12, atol=1e-15)
 
 
 def test_tiny_inputs_cover_every_network():

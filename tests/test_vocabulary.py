@@ -61,7 +61,7 @@ def test_the_attacks_own_reason_is_recorded(tmp_path):
 
 
 def test_unknown_knowledge_is_refused():
-    with pytest.raises(ValueError, match=r"threat\.knows: unknown \['the images'\]; there are: batch_norm, batch_size"):
+    with pytest.raises(ValueError, match=r"threat\.knows: unknown \['the images'\]; there are: auxiliary, batch_norm"):
         question(threat={"knows": ["the images"]})
 
 

@@ -1,4 +1,4 @@
-"""The console: list, run, reproduce, check, report, data. Heavy imports wait until a command needs them.
+"""The console: list, run, reproduce, check, report, federate, data. Heavy imports wait until a command needs them.
 
 Exit status: 0 done; 1 a published or committed number does not hold, or every trial of a row failed; 2 the call or a
 file is wrong (or Leakboard is); 129, 130, 143 ended by a signal (hangup, Ctrl-C, termination).
@@ -36,6 +36,7 @@ from leakboard.console import (
     workers_of,
 )
 from leakboard.errors import Fault
+from leakboard.run import federate
 
 if TYPE_CHECKING:
     from leakboard.record.results import Results
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="The data sets: what is here, where they come from.")
 app.add_typer(data_app, name="data")
+app.command()(federate.federate)
 ScaleOption = Annotated[str, typer.Option(help="quick (bundled data, minutes) or paper (the published protocol).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 WorkersOption = Annotated[

@@ -218,8 +218,8 @@ def row_name(attack: str) -> str:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Any]:
-    """A bar over the stages under way; yields the function that `stage.reproduce` reports to."""
+def progress(what: str = "trials") -> Iterator[Any]:
+    """A bar over the stages under way; yields the function that `stage.reproduce` reports to. what: is counted."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -233,9 +233,9 @@ def progress() -> Iterator[Any]:
             if done == total:
                 bars.remove_task(tasks[name])
                 if why:
-                    tell("failed", f"{name}: all {total} trials, {why}")
+                    tell("failed", f"{name}: all {total} {what}, {why}")
                 else:
-                    tell("done", f"{name}: {total} trials", "green")
+                    tell("done", f"{name}: {total} {what}", "green")
 
         yield report
 

@@ -19,6 +19,7 @@ Conduct = Literal["honest", "malicious"]
 
 # What an attacker may know beyond what is seen, and how a board says it. Each word changes what `Seen` holds.
 KNOWLEDGE = {
+    "auxiliary": "a degraded copy of the images",
     "batch_norm": "the batch-norm statistics",
     "batch_size": "the batch size",
     "clients": "the number of clients",
@@ -45,7 +46,8 @@ class ThreatModel:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """What is known of a client's local training (FedAvg): SGD, `steps` updates of `batch` images, over `epochs`.
+    """What is known of a client's local training (FedAvg): `steps` updates of `batch` images, over `epochs`, by SGD
+    unless `optimiser` says adam.
 
     decay: what the learning rate is multiplied by after every epoch.
     """
@@ -57,6 +59,7 @@ class LocalTraining:
     momentum: float = 0.0
     weight_decay: float = 0.0
     decay: float = 1.0
+    optimiser: str = "sgd"
 
     @property
     def rates(self) -> list[float]:
@@ -203,13 +206,17 @@ class Turn:
 
 @dataclass(kw_only=True)
 class Participation(Seen):
-    """A live client: iterate to take part, one `Turn` per round. A turn left unanswered submits the model unchanged."""
+    """A live client: iterate to take part, one `Turn` per round. A turn left unanswered submits the model unchanged.
+
+    target: the class that is sought. local: how the clients train, where the threat model tells it.
+    """
 
     key: ClassVar[str] = "participation"
     phrase: ClassVar[str] = "the training rounds that it takes part in"
 
     turns: Callable[[], Iterator[Turn]] = field(repr=False)
     target: int | None = None
+    local: LocalTraining | None = None
 
     def __iter__(self) -> Iterator[Turn]:
         return self.turns()
@@ -219,7 +226,8 @@ class Participation(Seen):
 class ReleasedModel(Seen):
     """A trained model that anybody may query. Black-box access carries no `model` weights: `model` is an empty Module.
 
-    query: (N, C, H, W) -> confidences (N, classes). target: the class to reconstruct. auxiliary: what else is known.
+    query: (N, C, H, W) -> confidences (N, classes). target: the class to reconstruct. auxiliary: (B, C, H, W), what is
+    known of each image beside it, such as a blurred copy.
     """
 
     key: ClassVar[str] = "released"

@@ -30,7 +30,8 @@ class Attack(Protocol):
 
     Optional, found by name: `skips(benchmark) -> str | None` (a reason, shown on the board), `craft(model, public, rng)
     -> Module` (a malicious server: what it sends out), `prior(benchmark) -> Recipe` (what it needs trained on public
-    images, handed over as `seen.prior`), `reconstruct_many(seen: list, rng: list) -> list[Reconstruction]` (many trials
+    images, handed over as `seen.prior`; as `prior(benchmark, trial)` one for every trial, so that trials count priors),
+    `reconstruct_many(seen: list, rng: list) -> list[Reconstruction]` (many trials
     as one computation).
     """
 
@@ -95,12 +96,16 @@ def craft(attack: Attack, model: nn.Module, public: Public | None, rng: Generato
         raise AttackError(f"{type(attack).__name__}.craft: {type(error).__name__}: {error}") from error
 
 
-def says(attack: Attack, method: str, benchmark: Any) -> Any:
-    """What the attack says of a benchmark, by its optional method `skips` or `prior`; None if it has none."""
+def says(attack: Attack, method: str, benchmark: Any, trial: int = 0) -> Any:
+    """What the attack says of a benchmark, by its optional method `skips` or `prior`; None if it has none.
+
+    A method that takes a second argument is told the trial.
+    """
     if not hasattr(attack, method):
         return None
     try:
-        return getattr(attack, method)(benchmark)
+        asked = getattr(attack, method)
+        return asked(*(benchmark, trial)[: len(inspect.signature(asked).parameters)])
     except Exception as error:
         raise AttackError(f"{type(attack).__name__}.{method}: {type(error).__name__}: {error}") from error
 

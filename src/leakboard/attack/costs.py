@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,18 @@ def cosine_distance(got: Sequence[Tensor | Outer], observed: Sequence[Tensor]) -
     cosine = torch.stack([inner for _, inner, _ in weighed]).sum() * scale
     along = cosine / norm**2
     return 1 - cosine, [combine(along, scale) for _, _, combine in weighed]
+
+
+@functools.cache
+def where_observed(cost: Cost) -> Cost:
+    """The cost of those entries of a gradient alone that are not zero in the observed one. It takes no factors."""
+
+    def of_those(got: Sequence[Tensor], observed: Sequence[Tensor]) -> tuple[Tensor, list[Any]]:
+        kept = [(seen != 0).to(seen) for seen in observed]
+        value, cotangent = cost([g * there for g, there in zip(got, kept, strict=True)], observed)
+        return value, [part * there for part, there in zip(cotangent, kept, strict=True)]
+
+    return of_those
 
 
 def _inner(left: Tensor, right: Tensor) -> Tensor:

@@ -57,6 +57,8 @@ class LocalSteps:
         known = [one.local for one in problems]
         if any(local is None for local in known):
             raise ValueError("the benchmark does not tell the local training, which cannot be gone through")
+        if any(local is not None and local.optimiser != "sgd" for local in known):
+            raise ValueError("the local training is not by SGD, and only its steps can be gone through")
         self.local = [replace(one, learning_rate=one.learning_rate * assumed_rate) for one in known if one is not None]
         same = all(parameter.dtype == dtype for parameter in problems[0].model.parameters())
         self.models = [one.model if same else copy.deepcopy(one.model).to(dtype) for one in problems]

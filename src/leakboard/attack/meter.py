@@ -112,8 +112,9 @@ class Meter:
 
 
 def _copies(images: Tensor) -> int:
-    """How many copies of a pass `vmap` runs as one."""
+    """How many copies of a pass `vmap` runs as one, be it around `grad` or inside of it."""
+    functorch = torch._C._functorch
     whole = images
-    while torch._C._functorch.is_batchedtensor(whole):
-        whole = torch._C._functorch.get_unwrapped(whole)
+    while functorch.is_batchedtensor(whole) or functorch.is_gradtrackingtensor(whole):
+        whole = functorch.get_unwrapped(whole)
     return max(1, whole.numel() // max(1, images.numel()))

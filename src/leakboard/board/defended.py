@@ -1,73 +1,101 @@
-"""What a defence buys: the rows of a board beside the same rows on the boards that ask its question under a defence."""
+"""What a defence buys, and what it costs: a board's rows beside the same rows on boards that ask it under a defence.
+
+Figures are of the boards that ask the same question but for one setting of one defence; `defence_table.py` has all.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 
-from leakboard import config
 from leakboard.board import figures
-from leakboard.board.estimates import estimate, most_trials, samples
+from leakboard.board.defence_table import boards, scores
 from leakboard.config import Benchmark
 from leakboard.metrics import heading
+from leakboard.record.prices import price_of
 from leakboard.record.results import Results
 
-COLUMNS = ["defence", "strength", "row", "score", "low", "high", "n"]
+COLUMNS = ["defence", "strength", "row", "score", "low", "high", "n", "utility"]
 
 
 def under_defence(results: Results, benchmark: Benchmark, metric: str | None = None) -> pd.DataFrame:
     """Every row's score, `COLUMNS`: on this board, and where it differs by one defence of one setting alone.
 
-    strength: of the defence, 0 for none. metric: that which ranks the board, where none is named. Empty where no board
-    asks the same under a defence.
+    strength: of the defence, 0 for none. metric: that which ranks the board, where none is named. utility: accuracy of
+    the network trained under it, NaN where nobody measured it. Empty where no board asks the same under a defence.
     """
-    siblings = [(name, strength, other) for other in _boards(results) for name, strength in _differs(benchmark, other)]
+    siblings = [(name, strength, other) for other in boards(results) for name, strength in _differs(benchmark, other)]
     found = []
     for defence in sorted({name for name, _, _ in siblings}):
-        boards = [(0.0, benchmark), *((strength, other) for name, strength, other in siblings if name == defence)]
-        for strength, board in sorted(boards, key=lambda pair: pair[0]):
-            found += [(defence, strength, *row) for row in _rows(results, board, metric or benchmark.metrics[0])]
+        strengths = [(0.0, benchmark), *((strength, other) for name, strength, other in siblings if name == defence)]
+        for strength, board in sorted(strengths, key=lambda pair: pair[0]):
+            rows = scores(results, board, metric or benchmark.metrics[0])
+            found += [
+                (defence, strength, row, ours.ours, ours.low, ours.high, ours.n, _utility(results, board))
+                for row, ours in rows.items()
+            ]
     return pd.DataFrame(found, columns=COLUMNS)
-
-
-def _boards(results: Results) -> list[Benchmark]:
-    return [results.benchmark(name) for name in config.board_names()]
 
 
 def _differs(benchmark: Benchmark, other: Benchmark) -> list[tuple[str, float]]:
     """(defence and setting, its value) if this is all that the other board adds."""
     acting = [(f"{name} {key}", value) for name, settings in other.defence.items() for key, value in settings.items()]
-    alone = len(acting) == 1 and not benchmark.defence
+    strengths = [(key, value) for key, value in acting if isinstance(value, float)]
+    alone = len(strengths) == 1 and len(other.defence) == 1 and not benchmark.defence
     same = alone and other.model_copy(update={"defence": {}}).hash == benchmark.hash
-    return acting if same else []
+    return strengths if same else []
 
 
-def _rows(results: Results, board: Benchmark, metric: str) -> list[tuple[Any, ...]]:
-    found = []
-    for paper in config.papers_on(board.name):
-        lines = results.current_lines(paper, board.name)
-        for variant in config.params(paper).variants_on(board):
-            chosen = most_trials(samples(lines, variant, metric, board.batch))
-            if chosen is not None and (ours := estimate(chosen.values, metric, chosen.batch)).exists:
-                found.append((f"{paper} / {variant}", ours.ours, ours.low, ours.high, ours.n))
-    return found
+def _utility(results: Results, board: Benchmark) -> float:
+    price = price_of(results, board)
+    return math.nan if price is None else price.accuracy
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures, one a defence.
 
 
 def drawing(rows: pd.DataFrame, metric: str) -> str:
     """The rows that stand on several of the boards, as SVG text: score against strength, evenly spaced."""
     strengths = sorted(rows["strength"].unique())
     place = {strength: index for index, strength in enumerate(strengths)}
-    several = rows.groupby("row").filter(lambda one: one["strength"].nunique() > 1)
 
     def draw(axes: Any) -> None:
-        for index, (row, points) in enumerate(several.groupby("row", sort=False)):
-            ends = [points["score"] - points["low"], points["high"] - points["score"]]
-            x = [place[strength] for strength in points["strength"]]
-            colour, label = figures.COLOURS[index % len(figures.COLOURS)], f"{row} (n = {points['n'].max()})"
-            axes.errorbar(x, points["score"], yerr=ends, fmt="o-", color=colour, label=label, capsize=2)
+        _lines(axes, rows.assign(x=rows["strength"].map(place)))
         axes.set_xticks(range(len(strengths)), ["none" if not one else f"{one:g}" for one in strengths])
         axes.set(xlabel=str(rows["defence"].iloc[0]), ylabel=heading(metric))
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
 
     return figures.svg(draw)
+
+
+def drawable_utility(rows: pd.DataFrame) -> bool:
+    """Whether two strengths at least have a price, one of them none."""
+    priced = rows.dropna(subset="utility")
+    return bool(len(priced)) and priced["strength"].nunique() > 1 and bool((priced["strength"] == 0).any())
+
+
+def utility_drawing(rows: pd.DataFrame, metric: str) -> str:
+    """Leak against utility, as SVG text: one line an attack, one point a strength; no defence is a ring."""
+    priced = rows.dropna(subset="utility")
+
+    def draw(axes: Any) -> None:
+        _lines(axes, priced.assign(x=priced["utility"]))
+        bare = priced[priced["strength"] == 0]
+        ring = {"s": 120, "facecolors": "none", "edgecolors": "#222222", "zorder": 3}
+        axes.scatter(bare["utility"], bare["score"], label="no defence", **ring)
+        axes.set(xlabel=f"accuracy of the network trained under {rows['defence'].iloc[0]}", ylabel=heading(metric))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
+
+    return figures.svg(draw)
+
+
+def _lines(axes: Any, rows: pd.DataFrame) -> None:
+    """One line for every row that has several strengths, in their order, at `x`."""
+    several = rows.groupby("row").filter(lambda one: one["strength"].nunique() > 1)
+    for index, (row, points) in enumerate(several.groupby("row", sort=False)):
+        ends = [points["score"] - points["low"], points["high"] - points["score"]]
+        colour, label = figures.COLOURS[index % len(figures.COLOURS)], f"{row} (n = {points['n'].max()})"
+        axes.errorbar(points["x"], points["score"], yerr=ends, fmt="o-", color=colour, label=label, capsize=2)

@@ -27,7 +27,19 @@ def threat_sentence(benchmark: Benchmark) -> str:
     known = [KNOWLEDGE[item] for item in sorted(threat.knows)]
     listed = " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known or ["nothing else"])
     network, data = benchmark.network, benchmark.data
-    return f"{who} sees {seen}{access} of {NETWORKS[network.weights]} {network} on {data.title} and knows {listed}."
+    under = f" under {defence_text(benchmark)}" if benchmark.defence else ""
+    return (
+        f"{who} sees {seen}{access} of {NETWORKS[network.weights]} {network} on {data.title}{under} and knows {listed}."
+    )
+
+
+def defence_text(benchmark: Benchmark) -> str:
+    """What protects the victim, and how strongly: `gaussian_noise (deviation 0.1)`; `none` where nothing does."""
+    acting = []
+    for name, settings in sorted(benchmark.defence.items()):
+        said = [f"{key} {value:g}" if isinstance(value, float) else value.name for key, value in settings.items()]
+        acting.append(f"{name} ({', '.join(said)})" if said else name)
+    return " and ".join(acting) or "none"
 
 
 def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
@@ -43,7 +55,7 @@ def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     }
     for metric in metrics:
         columns[heading(metric)] = [
-            _cell(metric, *ends)
+            cell(metric, *ends)
             for ends in zip(*(board[f"{metric}{end}"] for end in ("", "_low", "_high")), strict=True)
         ]
     columns["labels"] = board["labels"].tolist()
@@ -58,7 +70,7 @@ def shown(board: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
     return pd.DataFrame({name: cells for name, cells in columns.items() if name not in dull})
 
 
-def _cell(metric: str, mean: float, low: float, high: float) -> str:
+def cell(metric: str, mean: float, low: float, high: float) -> str:
     """`mean [low, high]`, or `-` where there is none."""
     return "-" if math.isnan(mean) else f"{number(metric, mean)} [{number(metric, low)}, {number(metric, high)}]"
 

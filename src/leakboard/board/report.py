@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board import defended, figures, replication, tables, verdict
+from leakboard.board import defence_table, defended, figures, replication, restarts, tables, verdict
 from leakboard.board.readable import shown, threat_sentence
 from leakboard.board.replication import interval_text, read_verdicts
 from leakboard.config import Benchmark, Scale
@@ -37,6 +37,11 @@ STATED: dict[str, cells.Parse] = {
     "verdict": cells.one_of(replication.VERDICTS),
 }
 DEFENDED_CAPTION = "The same rows where this is all that protects the victim, with 95 % intervals over trials."
+UTILITY_CAPTION = (
+    "What leaks against what the network is good for that is trained under the defence: a point a strength, with 95 % "
+    "intervals over trials; a ring is no defence. Low and to the right is a defence worth having."
+)
+RESTARTS_CAPTION = "Rows that differ by their number of starts alone, with 95 % intervals over trials."
 COST_CAPTION = (
     "Score of each attack against its median seconds per trial; a cross carries no rank, dotted lines are controls."
 )
@@ -101,16 +106,18 @@ def _sections(results: Results, board: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _section(results: Results, benchmark: Benchmark, board: pd.DataFrame) -> dict[str, Any]:
-    table = shown(board, benchmark)
+    table, crossed = shown(board, benchmark), defence_table.attack_by_defence(results, benchmark)
     papers = config.papers_on(benchmark.name)
     return {
         "name": benchmark.name,
         "question": benchmark.question.strip(),
         "threat": threat_sentence(benchmark),
+        "price": defence_table.price_sentence(results, benchmark),
         "metric": heading(benchmark.metrics[0]),
         "trials": benchmark.trials,
         "columns": list(table.columns),
         "lines": table.to_numpy().tolist(),
+        "defended": {"columns": list(crossed.columns), "lines": crossed.to_numpy().tolist()},
         "figures": _figures(results, benchmark, board),
         "grids": [grid for paper in papers for grid in _grid(results, benchmark.name, paper)],
     }
@@ -127,16 +134,27 @@ def _figures(results: Results, benchmark: Benchmark, board: pd.DataFrame) -> lis
         buffer = io.StringIO()
         figures.quality_against_cost(buffer, board)
         drawn.append({"svg": _inline(buffer.getvalue(), f"{benchmark.name}-cost"), "caption": COST_CAPTION})
-    return drawn + _defended(results, benchmark)
+    return drawn + _defended(results, benchmark) + _restarts(results, benchmark)
 
 
 def _defended(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
-    """One figure for every defence under which other boards ask the same, and what it says for readers."""
+    """Two figures for every defence under which other boards ask the same, and what they say for readers."""
     rows, found = defended.under_defence(results, benchmark), []
     for name, own in rows.groupby("defence"):
-        svg = _inline(defended.drawing(own, benchmark.metrics[0]), f"{benchmark.name}-{str(name).replace(' ', '-')}")
-        found.append({"svg": svg, "caption": DEFENDED_CAPTION})
+        place, metric = f"{benchmark.name}-{str(name).replace(' ', '-')}", benchmark.metrics[0]
+        found.append({"svg": _inline(defended.drawing(own, metric), place), "caption": DEFENDED_CAPTION})
+        if defended.drawable_utility(own):
+            svg = _inline(defended.utility_drawing(own, metric), f"{place}-utility")
+            found.append({"svg": svg, "caption": UTILITY_CAPTION})
     return found
+
+
+def _restarts(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
+    rows = restarts.by_restarts(results, benchmark)
+    if rows.empty:
+        return []
+    svg = _inline(restarts.drawing(rows, benchmark.metrics[0]), f"{benchmark.name}-restarts")
+    return [{"svg": svg, "caption": RESTARTS_CAPTION}]
 
 
 def _snapshots(results: Results, benchmark: Benchmark) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from leakboard.board.findings import Finding
 from leakboard.config import SCALES, benchmark_names, paper_names, params
+from leakboard.record.prices import PRICE
 from leakboard.record.results import Results
 
 VICTIMS = "victims"
@@ -39,14 +40,21 @@ def of_paper(results: Results, paper: str) -> Iterator[Finding]:
 
 
 def of_victims(results: Results) -> Iterator[Finding]:
-    """What lies among the records of victims and is of no victim that is shared by trials."""
-    trained = [name for name in benchmark_names() if results.benchmark(name).network.weights != "fresh"]
-    yield from _unknown(results.papers / VICTIMS, trained, "no benchmark with a victim that is trained")
-    for name in trained:
+    """What lies among the records of victims and is of no victim or evaluator that is shared by trials."""
+    asked = [results.benchmark(name) for name in benchmark_names()]
+    trained = {one.name for one in asked if one.network.weights != "fresh" or one.evaluator is not None}
+    priced = {one.name for one in asked if one.price is not None}
+    known = trained | priced
+    yield from _unknown(
+        results.papers / VICTIMS, known, "no benchmark with a victim or evaluator that is trained, or a price"
+    )
+    for name in sorted(known):
         folder = results.victim(name)
         weights = [path.stem for path in folder.glob("*.safetensors")]
         files = [f"{stem}{end}" for stem in weights for end in (".safetensors", ".json")]
-        yield from _unknown(folder, ("metrics.json", *files))
+        yield from _unknown(
+            folder, (*(["metrics.json", *files] if name in trained else []), *[PRICE] * (name in priced))
+        )
 
 
 def _unknown(folder: Path, known: Collection[str], found: str = "nothing that Leakboard writes") -> Iterator[Finding]:

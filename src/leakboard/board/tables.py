@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from leakboard import config
+from leakboard.board import defence_table
 from leakboard.board.estimates import Estimate, Sample, difference, estimate, sample_of
 from leakboard.board.norms import by_gradient_norm
 from leakboard.board.readable import markdown, plain, shown, threat_sentence
@@ -220,6 +221,15 @@ def _page(results: Results, table: pd.DataFrame) -> str:
     for name, board in table.groupby("benchmark", sort=False):
         question = results.benchmark(str(name))
         parts += [f"## {name}", plain(question.question), threat_sentence(question)]
+        parts += [plain(defence_table.price_sentence(results, question))]
         parts += [f"Ranked by {heading(question.metrics[0])}; n = {question.trials} trials."]
         parts += [markdown(shown(board, question)), by_gradient_norm(results, question.name)]
+        parts += _by_defence(results, question)
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _by_defence(results: Results, question: Benchmark) -> list[str]:
+    table = defence_table.attack_by_defence(results, question)
+    if table.empty:
+        return []
+    return [f"Attacks by defences: {heading(question.metrics[0])}.", markdown(table)]

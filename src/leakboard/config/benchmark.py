@@ -8,7 +8,20 @@ from pydantic import Field, model_validator
 
 from leakboard import metrics as known
 from leakboard.config.hashes import digest
-from leakboard.config.kinds import Amount, Count, Different, Evaluations, Name, Positive, Seed, Words
+from leakboard.config.kinds import (
+    Classes,
+    Count,
+    Different,
+    Evaluations,
+    Flag,
+    Name,
+    Positive,
+    Seed,
+    Strength,
+    Words,
+    with_range_of_classes,
+)
+from leakboard.config.recipes import Classifier, Degradation
 from leakboard.config.sections import (
     Evaluator,
     Federation,
@@ -27,15 +40,36 @@ Scale = Literal["quick", "paper"]
 SCALES: tuple[Scale, ...] = ("quick", "paper")
 PUBLIC = Images(split="train", count=256)
 LONGEST = 31 * 24 * 3600.0  # seconds that anybody waits for one trial
-# No part of what is asked: what it is called, how often it is asked, how the answer is shown, when one gives up.
-UNASKED = frozenset({"name", "scale", "trials", "question", "metrics", "timeout_seconds"})
+# No part of what is asked: what it is called, how often it is asked, how the answer is shown, when one gives up, and
+# what a defence costs, which moves no attack's number.
+UNASKED = frozenset({"name", "scale", "trials", "question", "metrics", "timeout_seconds", "price"})
+FILE = "file"  # the setting of a defence of one's own
+
+
+class Target(Strict):
+    """A class that is sought among what clients hold, in place of single images: of `classes` one a trial, in turn.
+
+    held: whether any client holds it. If none does, the board is a control: nothing of the class can come out.
+    """
+
+    classes: Classes
+    held: Flag = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range_of_classes(cls, value: Any) -> Any:
+        return with_range_of_classes(value)
 
 
 class Benchmark(Strict):
     """The sections `about`, `common` and `quick` or `paper` of a benchmark file, merged.
 
     equal_labels: how many images of a batch share their class, those of all others being distinct; None: as they come.
-    defence: {name: its settings}, see `victim/defences.py`.
+    defence: {name: its settings}, see `victim/defences/`; one of one's own has its `file` among them. price: how the
+    same network is trained under the defence, to tell what that costs. auxiliary: how the copies of the true images are
+    degraded that the attacker of a released model has.
+    target: of a live client, the classes that it is after; honest clients then hold all of `data` between them, and a
+    trial is a federation.
     """
 
     name: Name
@@ -49,8 +83,11 @@ class Benchmark(Strict):
     training: Training | None = None
     evaluator: Evaluator | None = None
     federation: Federation | None = None
+    target: Target | None = None
     threat: Threat = Threat()
-    defence: dict[Name, dict[Name, Amount]] = Field(default_factory=dict)
+    auxiliary: Degradation | None = None
+    defence: dict[Name, dict[Name, Strength]] = Field(default_factory=dict)
+    price: Training | None = None
     batch: Count = 1
     equal_labels: Count | None = None
     trials: Count
@@ -80,9 +117,23 @@ class Benchmark(Strict):
             raise ValueError("`training` and `network.weights: trained` go together")
         if self.network.features and self.federation:
             raise ValueError("`network.features` are held fixed; clients that train them are not `federation`'s")
+        if self.target is not None and self.threat.sees != "participation":
+            raise ValueError("`target` goes with `sees: participation`")
         shared = self.public_images is not None and self.public_images.shares_with(self.data)
         if self.equal_labels is not None and (self.data.start or shared):
             raise ValueError("`equal_labels` takes its images from all of a split, in which nothing else may lie")
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_file_has_a_path(self) -> Benchmark:
+        for name, settings in self.defence.items():
+            for key, value in settings.items():
+                if isinstance(value, float) == (key == FILE):
+                    wanted = "the path of a file" if key == FILE else "a number"
+                    found = value if isinstance(value, float) else str(value)
+                    raise ValueError(f"defence.{name}.{key}: found {brief(found)}, expected {wanted}")
+        if self.price is not None and self.price.anew:
+            raise ValueError("price: `anew`: one training tells what a defence costs")
         return self
 
     @model_validator(mode="after")
@@ -99,12 +150,20 @@ class Benchmark(Strict):
             raise ValueError(f"threat.knows: {sorted(federated)} without a `federation`")
         if "batch_norm" in knows and self.network.mode == "train":
             raise ValueError("threat.knows: `batch_norm` are running statistics, which `mode: train` does not use")
+        given = self.auxiliary is not None
+        if ("auxiliary" in knows) != given or (given and self.threat.sees != "released"):
+            raise ValueError("`auxiliary` goes with threat.knows `auxiliary` and `sees: released`")
         absent = [name for name in self.metrics if name not in known.METRICS]
         if absent or not self.metrics:
             raise ValueError(f"metrics: unknown {absent}; there are: {', '.join(known.METRICS)}")
         if known.METRICS[self.metrics[0]].truth == "victim":
             raise ValueError(f"metrics: {self.metrics[0]} comes first, which ranks attacks, and says nothing of them")
         return self
+
+    @property
+    def by_class(self) -> bool:
+        """Whether a class is sought, and the secrets are images of it."""
+        return self.threat.sees == "released" or self.target is not None
 
     @property
     def hash(self) -> str:
@@ -124,6 +183,20 @@ class Benchmark(Strict):
                 inner = {**training.said(), "images": images}
                 content[name] = inner if name == "training" else {**section.said(), "training": inner}
         return {key: value for key, value in content.items() if value != {}}
+
+    @property
+    def priced(self) -> Classifier | None:
+        """The recipe of the same network, trained as `price` says under the defence; None where there is no price."""
+        if self.price is None:
+            return None
+        return Classifier(
+            network=self.network.model_copy(update={"weights": "fresh", "mode": "eval"}),
+            training=self.price,
+            data=self.data,
+            normalise=self.normalise,
+            defence=self.defence,
+            seed=self.seed,
+        )
 
     @property
     def public_images(self) -> Images | None:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from leakboard.config.benchmark import SCALES, Benchmark, Scale
 from leakboard.config.checkout import root
+from leakboard.config.hashes import digest
 from leakboard.config.kinds import A_NAME, is_name
 from leakboard.config.papers import Params, Published, Row
 from leakboard.config.sections import ConfigError
@@ -24,13 +25,23 @@ ABOUT = ("question", "metrics")
 GIVEN = ("name", "scale")  # by the name of the file and by the call
 VICTIMS = "victims"  # where results hold what was trained, beside the papers
 MOST_BYTES = 1_000_000
+LIKE = "like"
 SHOWN = 3  # faults named per file; the rest are counted
 
 
 def benchmark(name: str, scale: Scale, folder: Path | None = None) -> Benchmark:
     """The benchmark `benchmarks/<name>.yaml` at one scale. ConfigError names the file and what is wrong in it."""
     path = (folder or root() / "benchmarks") / f"{checked_name(name, 'a benchmark')}.yaml"
-    return _benchmark(path, state_of(path), scale)
+    stated = _likeness(path, _sections(path, state_of(path)))
+    other = path if stated is None else path.with_name(f"{stated[0]}.yaml")
+    return _benchmark(path, (state_of(path), state_of(other)), scale)
+
+
+def like(name: str) -> str | None:
+    """The benchmark that `common: like` of another names, whose question it asks with what it says itself on top."""
+    path = root() / "benchmarks" / f"{checked_name(name, 'a benchmark')}.yaml"
+    stated = _likeness(path, _sections(path, state_of(path)))
+    return None if stated is None else stated[0]
 
 
 def benchmark_names() -> list[str]:
@@ -110,7 +121,20 @@ def board_names() -> list[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _benchmark(path: Path, state: tuple[int, int, int], scale: Scale) -> Benchmark:
+def _benchmark(path: Path, states: tuple[tuple[int, int, int], ...], scale: Scale) -> Benchmark:
+    own = _sections(path, states[0])
+    common = {key: value for key, value in own["common"].items() if key != LIKE}
+    about, merged = own["about"], merge(common, own[scale])
+    if (stated := _likeness(path, own)) is not None:
+        below = _asked_there(path, *stated)
+        about = {**below["about"], **about}
+        merged = merge(merge(below["common"], below[scale]), merged)
+    return built(Benchmark, path, {"name": path.stem, "scale": scale, **about, **merged})
+
+
+@functools.lru_cache(maxsize=1024)
+def _sections(path: Path, state: tuple[int, int, int]) -> dict[str, dict[str, Any]]:
+    """The sections of a benchmark file, none of them absent; ConfigError where a key stands in the wrong one."""
     content = _read(path)
     sections = {name: _or_empty(content.get(name)) for name in ("about", "common", *SCALES)}
     unknown = sorted(set(content) - set(sections))
@@ -124,8 +148,39 @@ def _benchmark(path: Path, state: tuple[int, int, int], scale: Scale) -> Benchma
             raise ConfigError(f"{path}: {misplaced} in section {name}; `about` holds {' and '.join(ABOUT)}, no other")
         if given := sorted(set(section) & set(GIVEN)):
             raise ConfigError(f"{path}: {name}: found {given}, which the file's name and the section say")
-    merged = merge(sections["common"], sections[scale])
-    return built(Benchmark, path, {"name": path.stem, "scale": scale, **sections["about"], **merged})
+    return sections
+
+
+def _likeness(path: Path, sections: dict[str, dict[str, Any]]) -> tuple[str, str] | None:
+    """(the benchmark that this one is like, the stamp of what that asks); None where it stands alone."""
+    if LIKE not in sections["common"]:
+        return None
+    said = sections["common"][LIKE]
+    name, at, stamp = said.partition("@") if isinstance(said, str) else ("", "", "")
+    if not is_name(name) or not at or name == path.stem:
+        raise ConfigError(
+            f"{path}: common.{LIKE}: found {brief(said)}, expected the name of another benchmark, @, stamp"
+        )
+    for section in ("common", *SCALES):
+        if unknown := sorted(set(sections[section]) - {*Benchmark.model_fields, LIKE}):
+            raise ConfigError(f"{path}: {section}: found {unknown}, which are no keys of a benchmark")
+    return name, stamp
+
+
+def _asked_there(path: Path, name: str, stamp: str) -> dict[str, dict[str, Any]]:
+    """The sections of the benchmark that another is like. ConfigError unless the stamp is theirs: dvc tracks the file
+    that says `like` and sees no other, so what changes there must change here.
+    """
+    other = path.with_name(f"{name}.yaml")
+    sections = _sections(other, state_of(other))
+    if LIKE in sections["common"]:
+        raise ConfigError(f"{path}: common.{LIKE}: {other} is itself like another benchmark, expected one that is not")
+    today = digest({section: sections[section] for section in ("common", *SCALES)})
+    if stamp != today:
+        raise ConfigError(
+            f"{path}: common.{LIKE}: found {name}@{stamp}, expected {name}@{today}, as that file now asks"
+        )
+    return sections
 
 
 def _or_empty(section: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from leakboard.errors import brief
 
@@ -77,6 +77,15 @@ def _path(value: Any) -> Any:
     return value
 
 
+def _strength(value: Any) -> float | Path:
+    """A number; or the path of a file, where a word stands."""
+    if isinstance(value, (str, Path)):
+        return Path(_path(value))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"found {brief(value)}, expected a number")
+    return float(value)
+
+
 def _different(values: Sequence[T]) -> Sequence[T]:
     if len(set(values)) != len(values) or not values:
         raise ValueError(f"found {brief(list(values))}, expected one or more, each once")
@@ -95,6 +104,17 @@ def finite(value: Any) -> Any:
     return value
 
 
+def with_range_of_classes(value: Any) -> Any:
+    """A section in which `classes: 0-4` is short for [0, 1, 2, 3, 4]."""
+    if isinstance(value, dict) and isinstance(text := value.get("classes"), str):
+        first, _, last = text.partition("-")
+        digits = first.isdecimal() and last.isdecimal() and len(last) < 10
+        if not (digits and int(first) <= int(last) < MOST):
+            raise ValueError(f"classes {brief(text)}; expected a list, or FIRST-LAST below {MOST:,}")
+        return {**value, "classes": tuple(range(int(first), int(last) + 1))}
+    return value
+
+
 Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
 CountOrNone = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 Spot = Annotated[int, Field(strict=True, ge=0, le=FARTHEST)]
@@ -102,7 +122,7 @@ Evaluations = Annotated[int, Field(strict=True, ge=1, le=FARTHEST)]
 Side = Annotated[int, Field(strict=True, ge=1, le=10_000)]  # of an image, in pixels; of a layer, in units
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Amount = Annotated[float, Field(strict=True)]  # which what it is for holds to its own bounds
+Strength = Annotated[float | Path, PlainValidator(_strength)]  # which what it is for holds to its own bounds
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0)]
 NotNegative = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 Part = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
@@ -116,3 +136,4 @@ Note = Annotated[str, AfterValidator(_note)]
 Cell = Annotated[str, AfterValidator(_line), AfterValidator(_cell)]
 OwnPath = Annotated[Path, BeforeValidator(_path)]
 Different = AfterValidator(_different)
+Classes = Annotated[tuple[Spot, ...], Different]

@@ -1,17 +1,17 @@
 """What is trained once, described: network, images, objective and seed. Equal descriptions share their weights.
 
 A description says nothing of where or by whom it is trained; `recipes/` does that. An attack names the prior that it
-needs by returning one of these from `prior(benchmark)`.
+needs by returning one of these from `prior(benchmark)`, or one for every trial from `prior(benchmark, trial)`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from leakboard.config.hashes import digest
-from leakboard.config.kinds import Count, NotNegative, Part, Positive, Seed
+from leakboard.config.kinds import Count, Name, NotNegative, Part, Positive, Seed, Strength
 from leakboard.config.sections import Images, Network, Normalise, Reject, Strict, Training, differing
 
 
@@ -28,7 +28,8 @@ class Classifier(Strict):
     """A victim or an evaluator: `network`, as it is drawn before training, trained by `training`.
 
     data: whose shape and classes the network has, and of which the training images are where they name no data set.
-    reject: what it is to take for none of them, an output of its own after those of the classes.
+    reject: what it is to take for none of them, an output of its own after those of the classes. defence: under which
+    it is trained, as a benchmark names it; then by `victim/price.py`, which knows what acts.
     """
 
     kind: ClassVar[str] = "classifier"
@@ -38,6 +39,7 @@ class Classifier(Strict):
     data: NamedImages
     normalise: Literal["none", "imagenet"] | Normalise = "none"
     reject: Reject | None = None
+    defence: dict[Name, dict[Name, Strength]] = Field(default_factory=dict)
     seed: Seed
 
     @property
@@ -64,19 +66,42 @@ class Classifier(Strict):
         return {**rest, "training": training, "data": data}
 
 
+class Degradation(Strict):
+    """What is done to an image, in this order; pixels are in [0, 1] and are clamped to it at the end.
+
+    blur: standard deviation of a Gaussian, in pixels. block: side of the squares that are averaged. noise: standard
+    deviation of Gaussian noise that is added. mask: side of a black square in the middle, as a share of the image's.
+    """
+
+    blur: NotNegative = 0.0
+    block: Count = 1
+    noise: NotNegative = 0.0
+    mask: Part = 0.0
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Degradation:
+        if not self.blur and not self.noise and not self.mask and self.block == 1:
+            raise ValueError("nothing is degraded: `blur`, `noise` and `mask` are 0, `block` is 1")
+        return self
+
+
 class Generator(Strict):
     """A network that draws images like `images` from noise, and the critic that it was trained against.
 
-    Both are convolutional, as DCGAN's (Radford, Metz and Chintala 2016). form: what they are trained by, `wgan_gp`
-    (Gulrajani et al. 2017) with the weight `penalty` of its gradient penalty, or `dcgan`, the log loss of that paper.
-    noise: numbers in a draw, from N(0, 1). width: channels that the last doubling of the side starts from, each one
-    before it from twice as many. epochs: passes of the critic over the images. critic_steps: of the critic for one of
-    the generator; None: the paper's, 5 for wgan_gp and 1 for dcgan. rate, betas: Adam's, for both.
+    layers: `convolutional`, as DCGAN's (Radford, Metz and Chintala 2016), or `linear`, of fixed sizes. form: what they
+    are trained by, `wgan_gp` (Gulrajani et al. 2017) with the weight `penalty` of its gradient penalty, or `dcgan`, the
+    log loss of that paper. noise: numbers in a draw, from N(0, 1). width: channels that the last doubling of the side
+    starts from, each one before it from twice as many. epochs: passes of the critic over the images. critic_steps: of
+    the critic for one of the generator; None: the paper's, 5 for wgan_gp, 1 for dcgan. rate, betas: Adam's, for both.
+    completes: what was done to the images that draws shall fit, and which are given beside the noise. Then a draw is
+    held to what it was given, by `fidelity` times the squared error once it is degraded likewise, and two draws to be
+    unlike each other, by `diversity` (Zhang et al. 2020, section 3.1).
     """
 
     kind: ClassVar[str] = "generator"
 
     images: NamedImages
+    layers: Literal["convolutional", "linear"] = "convolutional"
     form: Literal["wgan_gp", "dcgan"] = "wgan_gp"
     noise: Count = 100
     width: Count = 64
@@ -86,7 +111,20 @@ class Generator(Strict):
     penalty: NotNegative = 10.0
     rate: Positive = 2e-4
     betas: tuple[Part, Part] = (0.5, 0.999)
+    completes: Degradation | None = None
+    fidelity: NotNegative = 10.0
+    diversity: NotNegative = 0.5
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> Generator:
+        if self.completes is not None and self.layers != "convolutional":
+            raise ValueError("`completes` goes with `layers: convolutional`")
+        fields = type(self).model_fields
+        of_completing = ("fidelity", "diversity")
+        if self.completes is None and any(getattr(self, key) != fields[key].default for key in of_completing):
+            raise ValueError("`fidelity` and `diversity` go with `completes`")
+        return self
 
     @model_validator(mode="after")
     def _penalty_is_of_wgan_gp(self) -> Generator:
@@ -101,24 +139,6 @@ class Generator(Strict):
     @property
     def hash(self) -> str:
         return digest({"kind": self.kind, **self.said()})
-
-
-class Degradation(Strict):
-    """What is done to an image, in this order; pixels are in [0, 1] and are clamped to it at the end.
-
-    blur: standard deviation of a Gaussian, in pixels. block: side of the squares that are averaged. noise: standard
-    deviation of Gaussian noise that is added.
-    """
-
-    blur: NotNegative = 0.0
-    block: Count = 1
-    noise: NotNegative = 0.0
-
-    @model_validator(mode="after")
-    def _does_something(self) -> Degradation:
-        if not self.blur and not self.noise and self.block == 1:
-            raise ValueError("nothing is degraded: `blur` and `noise` are 0, `block` is 1")
-        return self
 
 
 class Restorer(Strict):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from leakboard.config.kinds import (
-    MOST,
+    Classes,
     Count,
     CountOrNone,
     Different,
@@ -22,6 +22,7 @@ from leakboard.config.kinds import (
     Positive,
     Side,
     Spot,
+    with_range_of_classes,
 )  # fmt: skip
 from leakboard.errors import Fault, brief
 from leakboard.threat import KINDS
@@ -34,7 +35,7 @@ class ConfigError(Fault, ValueError):
 # What a benchmark may call a network by: the functions of these names in `models/`.
 NETWORKS = (
     "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "convnet", "vgg7", "vgg16", "resnet9", "resnet18",
-    "resnet20", "resnet20fc", "resnet34", "softmax", "mlp_sigmoid", "dae", "cnn_pooled",
+    "resnet20", "resnet20fc", "resnet34", "softmax", "mlp_sigmoid", "dae", "cnn_pooled", "mcnn", "scnn", "tanh",
 )  # fmt: skip
 
 
@@ -85,19 +86,12 @@ class Images(Strict):
     size: Side | tuple[Side, Side] | None = None
     start: Spot = 0
     count: Count | None = None
-    classes: Annotated[tuple[Spot, ...], Different] | None = None
+    classes: Classes | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _range_of_classes(cls, value: Any) -> Any:
-        """`classes: 0-4` is short for [0, 1, 2, 3, 4]."""
-        if isinstance(value, dict) and isinstance(text := value.get("classes"), str):
-            first, _, last = text.partition("-")
-            digits = first.isdecimal() and last.isdecimal() and len(last) < 10
-            if not (digits and int(first) <= int(last) < MOST):
-                raise ValueError(f"classes {brief(text)}; expected a list, or FIRST-LAST below {MOST:,}")
-            return {**value, "classes": tuple(range(int(first), int(last) + 1))}
-        return value
+        return with_range_of_classes(value)
 
     @model_validator(mode="after")
     def _one_source(self) -> Images:
@@ -139,15 +133,18 @@ class Network(Strict):
     """The victim's network: `name`, or a `file` that defines `network(shape, classes)`.
 
     weights: fresh (a new draw per trial), trained (recipe in `training`), pretrained (a file).
-    init: default (PyTorch's own), uniform, U(-0.5, 0.5) on every weight and bias, or zeros. mode: of victim and attack
-    alike. bias, batch_norm: false takes them out. dropout: the share that the network's dropout layers drop, in train
-    mode.
+    init: default (PyTorch's own), uniform, U(-0.5, 0.5) on every weight and bias, normal, N(0, 0.5^2) on the first
+    weight, Xavier on the others, biases 0, or zeros. precision: what the network and its gradients are computed in.
+    mode: of victim and attack alike. bias, batch_norm: false takes them out. dropout: the share that the network's
+    dropout layers drop, in train mode.
     features: a file of public weights, for the layers that it has; what is `trained` then is the others alone.
+    further: outputs beside those of the classes, which no honest client trains towards.
     """
 
     name: str | None = None
     file: OwnPath | None = None
-    init: Literal["default", "uniform", "zeros"] = "default"
+    init: Literal["default", "uniform", "normal", "zeros"] = "default"
+    precision: Literal["float32", "float64"] = "float32"
     weights: Literal["fresh", "trained", "pretrained"] = "fresh"
     width: Side | None = None
     mode: Literal["eval", "train"] = "eval"
@@ -155,6 +152,7 @@ class Network(Strict):
     batch_norm: Flag = True
     dropout: Part = 0.0
     features: Name | None = None
+    further: CountOrNone = 0
 
     @model_validator(mode="after")
     def _one_source(self) -> Network:
@@ -195,7 +193,8 @@ class Training(Strict):
 
     augment: each batch shifted and mirrored; `posed`: each image turned, scaled, shifted and lit by a draw of its own.
     noise: standard deviation of Gaussian noise in pixels, each image's own draw between 0 and this. pretraining:
-    before, of networks that are stacks of autoencoders.
+    before, of networks that are stacks of autoencoders. anew: whether every trial has a victim of its own, drawn and
+    trained with the trial's seed, so that victims are what trials count.
     """
 
     images: Images = Images()
@@ -208,6 +207,7 @@ class Training(Strict):
     noise: NotNegative = 0.0
     optimiser: Literal["sgd", "adam"] = "sgd"
     pretraining: Pretraining | None = None
+    anew: Flag = False
 
 
 class Reject(Strict):
@@ -233,6 +233,12 @@ class Evaluator(Strict):
     training: Training
     reject: Reject | None = None
 
+    @model_validator(mode="after")
+    def _is_one(self) -> Evaluator:
+        if self.training.anew:
+            raise ValueError("`anew`: one evaluator judges all trials")
+        return self
+
 
 class Threat(Strict):
     """Who attacks, what they see and what they know: words of `threat.KNOWLEDGE`, each of which changes something."""
@@ -245,7 +251,8 @@ class Threat(Strict):
 
 
 class Federation(Strict):
-    """Federated training around the attack: rounds, clients and what each does locally.
+    """Federated training around the attack: rounds, clients and what each does locally, by SGD or Adam, begun afresh
+    in every round.
 
     An epoch is `steps` passes over the data in mini-batches of `batch` (None: all), drawn anew for every pass if
     `shuffle`. decay: what the learning rate is multiplied by after every epoch.
@@ -261,6 +268,7 @@ class Federation(Strict):
     steps: Count = 1
     epochs: Count = 1
     batch: Count | None = None
+    optimiser: Literal["sgd", "adam"] = "sgd"
     momentum: Part = 0.0
     weight_decay: NotNegative = 0.0
     decay: Positive = 1.0
@@ -278,6 +286,8 @@ class Federation(Strict):
         for key, partition in (("classes_per_client", "classes"), ("beta", "dirichlet"), ("groups", "label")):
             if (getattr(self, key) is not None) != (self.partition == partition):
                 raise ValueError(f"`{key}` and `partition: {partition}` go together")
+        if self.momentum and self.optimiser != "sgd":
+            raise ValueError("`momentum` is of `optimiser: sgd`")
         if self.minimum != 1 and self.partition != "dirichlet":
             raise ValueError("`minimum` goes with `partition: dirichlet`")
         return self

@@ -3,6 +3,6 @@
 from leakboard.data.images import Dataset
 from leakboard.data.loading import dataset
 from leakboard.data.places import DataError
-from leakboard.data.slices import Slice, refuse_overlap, select
+from leakboard.data.slices import Slice, refuse_common_classes, refuse_overlap, select
 
-__all__ = ["DataError", "Dataset", "Slice", "dataset", "refuse_overlap", "select"]
+__all__ = ["DataError", "Dataset", "Slice", "dataset", "refuse_common_classes", "refuse_overlap", "select"]

@@ -23,6 +23,7 @@ LOADERS: dict[str, Callable[[str, int | None], Dataset]] = {
     "cifar100": local.cifar100,
     "att_faces": local.att_faces,
     "lfw": local.lfw,
+    "lfw_ten": local.lfw_ten,
     "imagenet": archives.imagenet,
     "tiny_imagenet": archives.tiny_imagenet,
     "celeba": archives.celeba,

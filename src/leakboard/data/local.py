@@ -1,4 +1,4 @@
-"""Data sets as plain files below the data root: MNIST, CIFAR-10 and -100, AT&T faces, LFW."""
+"""Data sets as plain files below the data root: MNIST, CIFAR-10 and -100, AT&T faces, LFW and ten people of it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from leakboard.data.sources import checksum_of, located, required, source
 
 
 def mnist(split: str, size: int | None) -> Dataset:
-    """MNIST from its official idx files, 1x28x28."""
-    fixed_size("mnist", 28, size)
+    """MNIST from its official idx files, 1x28x28; at size 32 with two black pixels around."""
+    if size not in (None, 28, 32):
+        raise DataError(f"data set mnist comes in 28 and 32 pixels, not {size}")
     files = required("mnist", "official", split)
     prefix = "train" if split == "train" else "t10k"
     labels = _idx(files[f"{prefix}-labels-idx1-ubyte.gz"])
     images = files[f"{prefix}-images-idx3-ubyte.gz"]
+    side, margin = size or 28, 2 if size == 32 else 0
+    around = ((0, 0), (0, 0), (margin, margin), (margin, margin))
     return Dataset(
         "mnist",
         split,
         10,
-        (1, 28, 28),
+        (1, side, side),
         len(labels),
         np.arange(len(labels)),
         as_labels(labels),
-        lambda rows: as_images(_idx(images)[rows][:, None]),
+        lambda rows: as_images(np.pad(_idx(images)[rows][:, None], around)),
     )
 
 
@@ -190,3 +193,25 @@ def lfw(split: str, size: int | None) -> Dataset:
 
     count = len(places)
     return Dataset("lfw", split, len(counts), (1, side, side), count, np.arange(count), as_labels(labels[chosen]), read)
+
+
+def lfw_ten(split: str, size: int | None) -> Dataset:
+    """The ten people of LFW with most pictures, numbered by name; at positions they take turns, picture by picture.
+
+    Splits are those of `lfw`, whose images these are.
+    """
+    whole = lfw(split, size)
+    people = [str(name).rsplit("_", 1)[0] for name in _array(required("lfw_ten", "crops")["lfw_gray64.npz"], "names")]
+    _, counts = np.unique(people, return_counts=True)
+    ten = np.sort(np.argsort(-counts, kind="stable")[:10])
+    rows = np.flatnonzero(np.isin(whole.labels.numpy(), ten))
+    labels = np.searchsorted(ten, whole.labels.numpy()[rows])
+    turns = np.arange(len(labels)) - np.searchsorted(labels, labels)  # pictures of one person, from 0
+    order = np.lexsort((labels, turns))
+    places, count = rows[order], len(rows)
+
+    def read(chosen: np.ndarray) -> torch.Tensor:
+        return whole.read(places[chosen])
+
+    everything = np.arange(count)
+    return Dataset("lfw_ten", split, 10, whole.shape, count, everything, as_labels(labels[order]), read, copy_of="lfw")

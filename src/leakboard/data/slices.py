@@ -52,6 +52,22 @@ def refuse_overlap(slices: Mapping[str, Slice]) -> None:
                 raise DataError(f"{what} and {other_what} share {shared}; they must have no image in common")
 
 
+def refuse_common_classes(slices: Mapping[str, Slice]) -> None:
+    """DataError that names two of the slices ({what: slice}), of one data set, which both have images of a class."""
+    listed = list(slices.items())
+    for place, (what, one) in enumerate(listed):
+        for other_what, other in listed[place + 1 :]:
+            common = sorted(_classes(one) & _classes(other)) if one.dataset.origin == other.dataset.origin else []
+            if common:
+                named = f"{', '.join(map(str, common[:10]))}{', ...' if len(common) > 10 else ''}"
+                raise DataError(f"{what} and {other_what} both have images of class {named}; they must share no class")
+
+
+def _classes(one: Slice) -> set[int]:
+    places = np.searchsorted(one.dataset.available, one.positions)
+    return set(np.unique(one.dataset.labels.numpy()[places]).tolist())
+
+
 def _shared(one: Slice, other: Slice) -> str:
     """What two slices have in common, in words, or nothing. A lossy copy counts as what it is a copy of."""
     a, b = one.dataset, other.dataset

@@ -50,7 +50,7 @@ def refuse_too_many(benchmark: Benchmark, trials: Sequence[int]) -> None:
     Of images of one's own, of targets that take turns and of equal labels only the images themselves can tell.
     """
     images = benchmark.data
-    if not trials or images.name is None or benchmark.threat.sees == "released" or benchmark.equal_labels is not None:
+    if not trials or images.name is None or benchmark.by_class or benchmark.equal_labels is not None:
         return
     if (length := source(images.name)["length"].get(images.split)) is None:
         return

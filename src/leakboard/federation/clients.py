@@ -49,7 +49,7 @@ def honest(
     local_step: LocalStep | None = None,
     message: Sending | None = None,
 ) -> Client:
-    """A client that does the local SGD of `spec` on its data and sends its model.
+    """A client that does the local training of `spec` on its data and sends its model.
 
     local_step, message: what a defence puts in the place of the gradient of a step, and of what is sent.
     """
@@ -74,26 +74,35 @@ def train_locally(
     rng: torch.Generator,
     local_step: LocalStep | None = None,
 ) -> nn.Module:
-    """A copy of the model after the local SGD of `spec`; `rng` draws the mini-batches, and dropout from its seed."""
+    """A copy of the model after the local training of `spec`; `rng` draws the mini-batches, and dropout from its seed.
+
+    The optimiser is a new one: what it remembers of a round ends with the round.
+    """
     local = copy.deepcopy(model)
     parameters = list(local.parameters())
-    sgd = torch.optim.SGD(parameters, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
+    descent = _descent(parameters, spec)
     size = spec.batch or len(data.images)
     with seeded("local training", rng.initial_seed()):
         for step in range(spec.epochs * spec.steps):
-            sgd.param_groups[0]["lr"] = spec.learning_rate * spec.decay ** (step // spec.steps)
+            descent.param_groups[0]["lr"] = spec.learning_rate * spec.decay ** (step // spec.steps)
             drawn = spec.shuffle and size < len(data.images)
             order = torch.randperm(len(data.images), generator=rng) if drawn else torch.arange(len(data.images))
             for chosen in order.to(data.images.device).split(size):
                 images, labels = data.images[chosen], data.labels[chosen]
-                sgd.zero_grad()
+                descent.zero_grad()
                 if local_step is None:
                     loss(local(images), labels).backward()
                 else:
                     for parameter, slope in zip(parameters, local_step(local, loss, images, labels, rng), strict=True):
                         parameter.grad = slope
-                sgd.step()
+                descent.step()
     return local
+
+
+def _descent(parameters: list[nn.Parameter], spec: Federation) -> torch.optim.Optimizer:
+    if spec.optimiser == "adam":
+        return torch.optim.Adam(parameters, spec.learning_rate, weight_decay=spec.weight_decay)
+    return torch.optim.SGD(parameters, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
 
 
 def known_training(spec: Federation, data: int) -> LocalTraining:
@@ -106,6 +115,7 @@ def known_training(spec: Federation, data: int) -> LocalTraining:
         momentum=spec.momentum,
         weight_decay=spec.weight_decay,
         decay=spec.decay,
+        optimiser=spec.optimiser,
     )
 
 

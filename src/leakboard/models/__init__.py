@@ -11,19 +11,21 @@ from torch import Tensor, nn
 from leakboard.config import sections
 from leakboard.models.cnn import cnn, cnn3, cnn_pooled
 from leakboard.models.convnet import convnet
-from leakboard.models.forms import with_dropout, without_batch_norm, without_bias
+from leakboard.models.forms import InDouble, with_dropout, without_batch_norm, without_bias
 from leakboard.models.lenet import lenet_relu, lenet_sigmoid
+from leakboard.models.mcnn import mcnn, scnn
 from leakboard.models.mlp import fc2, mlp, mlp_sigmoid, softmax
 from leakboard.models.own import NetworkError, own_network
 from leakboard.models.resnet import resnet9, resnet18, resnet20, resnet20fc, resnet34
 from leakboard.models.stack import dae
+from leakboard.models.tanh import tanh
 from leakboard.models.vgg import vgg7, vgg16
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     network.__name__: network
     for network in (
         mlp, fc2, lenet_sigmoid, lenet_relu, cnn, cnn3, convnet, vgg7, vgg16, resnet9, resnet18, resnet20, resnet20fc,
-        resnet34, softmax, mlp_sigmoid, dae, cnn_pooled,
+        resnet34, softmax, mlp_sigmoid, dae, cnn_pooled, mcnn, scnn, tanh,
     )
 }  # fmt: skip
 
@@ -76,6 +78,23 @@ def normalised(network: nn.Module, kind: str | sections.Normalise) -> nn.Module:
         return network
     mean, std = NORMALISATION[kind] if isinstance(kind, str) else (kind.mean, kind.std)
     return nn.Sequential(Normalise(mean, std), network)
+
+
+def in_precision(network: nn.Module, precision: str) -> nn.Module:
+    """The network as it is (float32), or computing in double precision what it is given in single."""
+    return nn.Sequential(InDouble(), network.double()) if precision == "float64" else network
+
+
+@torch.no_grad()
+def normal_(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """N(0, 0.5^2) on the first weight, Xavier-uniform on the others, biases 0 (arXiv 2609.09659)."""
+    first, *others = (parameter for parameter in network.parameters() if parameter.ndim > 1)
+    first.copy_(0.5 * torch.randn(first.shape, generator=generator))
+    for weight in others:
+        nn.init.xavier_uniform_(weight, generator=generator)
+    for bias in (parameter for parameter in network.parameters() if parameter.ndim == 1):
+        bias.zero_()
+    return network
 
 
 @torch.no_grad()

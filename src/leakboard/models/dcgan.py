@@ -9,6 +9,7 @@ and whatever else is 4 to 7 doubled some times.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leakboard.rng import seeded
@@ -17,10 +18,15 @@ LEAK = 0.2
 
 
 class Drawing(nn.Module):
-    """Noise (B, noise) -> images (B, C, S, S) in [0, 1]."""
+    """Noise (B, noise) -> images (B, C, S, S) in [0, 1].
 
-    def __init__(self, shape: tuple[int, int, int], noise: int, width: int) -> None:
+    smooth: whether a binomial filter of 3x3 that nothing trains comes before the sigmoid. Transposed convolutions draw
+    in checkerboards, and of a classifier that they are to please nothing takes these away.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], noise: int, width: int, smooth: bool = False) -> None:
         super().__init__()
+        self.smooth = smooth
         start, doublings = sides(shape)
         channels = width * 2 ** (doublings - 1)
         self.noise, self.form = noise, (channels, start, start)
@@ -33,7 +39,15 @@ class Drawing(nn.Module):
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(channels, shape[0], 4, stride=2, padding=1))
 
     def forward(self, noise: Tensor) -> Tensor:
-        return self.layers(self.start(noise).unflatten(1, self.form)).sigmoid()
+        drawn = self.layers(self.start(noise).unflatten(1, self.form))
+        return (smoothed(drawn) if self.smooth else drawn).sigmoid()
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """(B, C, H, W) under the binomial filter of 3x3, each channel by itself; the border is repeated outwards."""
+    row = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+    weight = (row[:, None] * row).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), weight, groups=x.shape[1])
 
 
 class Critic(nn.Module):
@@ -53,16 +67,24 @@ class Critic(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(2 * images - 1).flatten()
 
+    def features(self, images: Tensor) -> Tensor:
+        """What its last layer decides by, (B, features)."""
+        return self.layers[:-1](2 * images - 1)
+
 
 class Prior(nn.Module):
-    """A trained generator, noise (B, noise) -> images (B, C, S, S) in [0, 1], with the critic of its images."""
+    """A trained generator, noise (B, noise) -> images (B, C, S, S) in [0, 1], with the critic of its images.
 
-    def __init__(self, drawing: Drawing, critic: Critic) -> None:
+    One that completes is given, beside the noise, what it shall complete, (B, C, S, S).
+    """
+
+    def __init__(self, drawing: nn.Module, critic: nn.Module) -> None:
         super().__init__()
-        self.noise, self.drawing, self.critic = drawing.noise, drawing, critic
+        self.drawing, self.critic = drawing, critic
+        self.noise = int(drawing.noise)  # type: ignore[arg-type]
 
-    def forward(self, noise: Tensor) -> Tensor:
-        return self.drawing(noise)
+    def forward(self, noise: Tensor, *given: Tensor) -> Tensor:
+        return self.drawing(noise, *given)
 
 
 def sides(shape: tuple[int, int, int]) -> tuple[int, int]:
@@ -78,10 +100,10 @@ def sides(shape: tuple[int, int, int]) -> tuple[int, int]:
     return start, doublings
 
 
-def drawing(shape: tuple[int, int, int], noise: int, width: int, rng: torch.Generator) -> Drawing:
+def drawing(shape: tuple[int, int, int], noise: int, width: int, rng: torch.Generator, smooth: bool = False) -> Drawing:
     """An untrained generator, with PyTorch's default initialisation as `rng` draws it."""
     with seeded("drawing", int(torch.randint(2**31, (1,), generator=rng))):
-        return Drawing(shape, noise, width)
+        return Drawing(shape, noise, width, smooth)
 
 
 def critic(shape: tuple[int, int, int], width: int, rng: torch.Generator) -> Critic:

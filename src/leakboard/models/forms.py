@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+
+class InDouble(nn.Module):
+    """In front of a network in double precision: images (B, C, H, W) become what its weights are.
+
+    A network that is cast anew casts this too, so that it goes on taking the images of anybody.
+    """
+
+    kind: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kind", torch.zeros((), dtype=torch.float64), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.to(self.kind.dtype)
 
 
 def without_bias(network: nn.Module) -> nn.Module:

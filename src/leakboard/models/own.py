@@ -1,4 +1,4 @@
-"""Networks from files of one's own, loaded by path.
+"""Files of one's own, loaded by path: networks, and the module that any such file is.
 
 A network is sent to processes that have not loaded its file, and what is sent there is the name of its class. So a file
 becomes a module of this one, by a name that tells the file and the hash of what it must hold: whoever meets the name
@@ -81,15 +81,19 @@ def own_network(path: Path, shape: tuple[int, int, int], classes: int, width: in
     return network
 
 
-def _function(file: Path) -> Callable[..., Any]:
-    """The function `network` of a file, which runs once for each of its states."""
+def module_of(file: Path, defines: str, fault: type[Fault]) -> ModuleType:
+    """A file as a module, which runs once for each of its states; `fault` where there is none that can be imported."""
     if not file.is_file():
-        raise NetworkError(f"{file} does not exist; expected a file that defines network(shape, classes)")
+        raise fault(f"{file} does not exist; expected a file that defines {defines}")
     try:
-        module = importlib.import_module(f"{__name__}.{_sha(file.read_bytes())}_{str(file).encode().hex()}")
+        return importlib.import_module(f"{__name__}.{_sha(file.read_bytes())}_{str(file).encode().hex()}")
     except Exception as error:
-        raise NetworkError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    make = getattr(module, "network", None)
+        raise fault(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _function(file: Path) -> Callable[..., Any]:
+    """The function `network` of a file."""
+    make = getattr(module_of(file, "network(shape, classes)", NetworkError), "network", None)
     if not callable(make):
         raise NetworkError(f"{file} defines no function `network`, expected network(shape, classes)")
     return make

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from leakboard.config import Benchmark, Images, root
+from leakboard.config import Benchmark, Images, Training, root
 from leakboard.config.recipes import Classifier
 from leakboard.data import select
+from leakboard.federation.clients import LocalStep, Sending
 from leakboard.recipes import networks
 from leakboard.recipes.pretraining import pretrain
 from leakboard.rng import generator, seed_of, seeded
 
 
-def classifier_of(benchmark: Benchmark) -> Classifier | None:
-    """The recipe of the victim; None where it is a fresh draw or has public weights."""
-    if benchmark.training is None:
+def classifier_of(benchmark: Benchmark, trial: int = 0) -> Classifier | None:
+    """The recipe of the victim of a trial, the same of all unless they are trained `anew`; None where it is a fresh
+    draw or has public weights.
+    """
+    training = benchmark.training
+    if training is None:
         return None
     start = benchmark.network.model_copy(update={"weights": "fresh", "mode": "eval"})
     return Classifier(
         network=start,
-        training=benchmark.training,
+        training=training.model_copy(update={"anew": False}),
         data=benchmark.data,
         normalise=benchmark.normalise,
-        seed=benchmark.seed,
+        seed=seed_of("victim", benchmark.seed, trial) if training.anew else benchmark.seed,
     )
 
 
@@ -53,24 +58,31 @@ def untrained(recipe: Classifier) -> nn.Module:
     return networks.drawn(recipe.network, recipe.data, recipe.normalise, recipe.seed, further=further)
 
 
+class Protection(NamedTuple):
+    """What a defence puts in the place of a step's gradient, and of that gradient once it is sent. rng: its own."""
+
+    local_step: LocalStep | None
+    message: Sending | None
+    rng: torch.Generator
+
+
 def train(
-    network: nn.Module, recipe: Classifier, images: Tensor, labels: Tensor, device: torch.device | str = "cpu"
+    network: nn.Module,
+    recipe: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    device: torch.device | str = "cpu",
+    under: Protection | None = None,
 ) -> None:
     """SGD with momentum, or Adam, and cosine decay on images (N, C, H, W) and labels (N,), in place; ends in eval mode.
 
-    Before it comes what the recipe says of pretraining.
+    Before it comes what the recipe says of pretraining. under: what acts on every step's gradient.
     """
     spec, rng = recipe.training, generator("training", recipe.seed)
     if spec.pretraining is not None:
         pretrain(network.to(device), spec.pretraining, images, recipe.seed, device)
-    free = [parameter for parameter in network.to(device).parameters() if parameter.requires_grad]
-    descent: torch.optim.Optimizer
-    if spec.optimiser == "adam":
-        descent = torch.optim.Adam(free, spec.learning_rate, weight_decay=spec.weight_decay)
-    else:
-        descent = torch.optim.SGD(free, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
-    total = spec.epochs * math.ceil(len(images) / spec.batch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(descent, total)
+    descent = _optimiser(network.to(device), spec)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(descent, steps_of(spec, len(images)))
     network.train()
     for module in network.modules():  # what is held fixed keeps its running statistics too
         parameters = list(module.parameters())
@@ -81,12 +93,43 @@ def train(
             for chosen in torch.randperm(len(images), generator=rng).split(spec.batch):
                 batch = AUGMENT[spec.augment](images[chosen], rng)
                 batch = noised(batch, spec.noise, rng) if spec.noise else batch
-                loss = nn.functional.cross_entropy(network(batch.to(device)), labels[chosen].to(device))
                 descent.zero_grad()
-                loss.backward()
+                _slope(network, batch.to(device), labels[chosen].to(device), under)
                 descent.step()
                 schedule.step()
     network.eval()
+
+
+def steps_of(spec: Training, images: int) -> int:
+    """Of SGD, on so many images."""
+    return spec.epochs * math.ceil(images / spec.batch)
+
+
+def _optimiser(network: nn.Module, spec: Training) -> torch.optim.Optimizer:
+    free = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if spec.optimiser == "adam":
+        return torch.optim.Adam(free, spec.learning_rate, weight_decay=spec.weight_decay)
+    return torch.optim.SGD(free, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
+
+
+def _slope(network: nn.Module, images: Tensor, labels: Tensor, under: Protection | None) -> None:
+    """Set the gradient of the batch's mean loss, as it is or as a defence has it."""
+    if under is None or under.local_step is None:
+        nn.functional.cross_entropy(network(images), labels).backward()
+    else:
+        slopes = under.local_step(network, nn.CrossEntropyLoss(), images, labels, under.rng)
+        for parameter, slope in zip(network.parameters(), slopes, strict=True):
+            parameter.grad = slope
+    if under is not None and under.message is not None:
+        free = {name: parameter for name, parameter in network.named_parameters() if parameter.grad is not None}
+        sent = under.message({name: _grad(parameter) for name, parameter in free.items()}, under.rng)
+        for name, parameter in free.items():
+            parameter.grad = sent[name]
+
+
+def _grad(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def augmented(images: Tensor, rng: torch.Generator) -> Tensor:
@@ -124,8 +167,8 @@ def noised(batch: Tensor, most: float, rng: torch.Generator) -> Tensor:
 
 
 def unseen(benchmark: Benchmark, recipe: Classifier | None) -> Images:
-    """Where a classifier is measured: the victims' split; of a released model, the split that it was not trained on."""
-    if benchmark.threat.sees != "released" or recipe is None:
+    """Where a classifier is measured: the victims' split; where a class is sought, the one that it did not see."""
+    if not benchmark.by_class or recipe is None:
         return benchmark.data.model_copy(update={"classes": None, "start": 0, "count": None})
     other = {"train": "test", "test": "train"}
     return Images(
@@ -155,17 +198,26 @@ def state_sha(state: dict[str, Tensor]) -> str:
     return sha.hexdigest()[:12]
 
 
-def record(network: nn.Module, benchmark: Benchmark, evaluator: nn.Module | None = None) -> dict[str, Any]:
+def record(
+    network: nn.Module, benchmark: Benchmark, evaluator: nn.Module | None = None, others: Sequence[nn.Module] = ()
+) -> dict[str, Any]:
     """What is committed about a victim: where its weights come from, what they are, and how well they classify.
 
-    The same of the evaluator, under its name; each on images that it was not trained on.
+    The same of the evaluator, under its name; each on images that it was not trained on. others: the victims of further
+    trials, where each has its own: how well they classify stands under `each`, after that of the first.
     """
     recipe = classifier_of(benchmark)
     found: dict[str, Any] = {**_origin(recipe, benchmark), **_quality(network, unseen(benchmark, recipe))}
-    if evaluator is not None:
-        judge = evaluator_of(benchmark)
-        found["evaluator"] = {**_origin(judge, benchmark), **_quality(evaluator, unseen(benchmark, judge))}
-    return found
+    if others:
+        on = unseen(benchmark, recipe)
+        found["each"] = [found["accuracy"], *(accuracy(other, on)["accuracy"] for other in others)]
+    return found if evaluator is None else {**found, **record_of_judge(evaluator, benchmark)}
+
+
+def record_of_judge(evaluator: nn.Module, benchmark: Benchmark) -> dict[str, Any]:
+    """What is committed about a benchmark's evaluator, under its name."""
+    judge = evaluator_of(benchmark)
+    return {"evaluator": {**_origin(judge, benchmark), **_quality(evaluator, unseen(benchmark, judge))}}
 
 
 def _origin(recipe: Classifier | None, benchmark: Benchmark) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from leakboard.config import Federation, Images, Network, digest, root
+from leakboard.config import ConfigError, Federation, Images, Network, digest, root
 from leakboard.config.sections import Normalise, Strict
 from leakboard.data import select
+from leakboard.data.loading import dataset_of
 from leakboard.data.partition import Coverage
 from leakboard.errors import Fault
 from leakboard.federation.clients import Held, honest, spread
@@ -32,6 +33,10 @@ from leakboard.recipes.classifier import state_sha
 from leakboard.recipes.networks import drawn
 from leakboard.recipes.store import repeatable
 from leakboard.rng import seed_of
+
+# What anybody may train at the command line: clients, rounds, local epochs.
+PRESETS = {"quick": (3, 3, 2), "standard": (5, 10, 5), "extensive": (10, 20, 10)}
+AT_ONCE = 500  # images in one pass, where a model is measured
 
 
 class FederationRecipe(Strict):
@@ -53,16 +58,36 @@ class FederationRecipe(Strict):
         return self
 
 
-def federation(recipe: FederationRecipe, device: torch.device | str = "cpu") -> Iterator[Round]:
+def preset(name: str, images: Images, partition: dict[str, Any], seed: int) -> FederationRecipe:
+    """A federation of these images by a name of `PRESETS`; partition: keys of `Federation` that say who holds what.
+
+    ConfigError lists the presets there are.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+    clients, rounds_, epochs = PRESETS[name]
+    spec = Federation(
+        clients=clients, rounds=rounds_, epochs=epochs, batch=64, learning_rate=0.01, momentum=0.9, **partition
+    )
+    channels = dataset_of(images).shape[0]
+    centred = Normalise(mean=(0.5,) * channels, std=(0.25,) * channels)
+    network = Network(name="cnn3", width=8)
+    return FederationRecipe(network=network, images=images, normalise=centred, federation=spec, seed=seed)
+
+
+def federation(
+    recipe: FederationRecipe, device: torch.device | str = "cpu", report: Callable[[int], None] = lambda done: None
+) -> Iterator[Round]:
     """All rounds of the recipe, on `device`; those that are not there are trained now.
 
-    One process trains at a time; others wait and find what it left. Fault names a file that is damaged.
+    One process trains at a time; others wait and find what it left. report: is told how many rounds are there, before
+    the first one is trained and after each. Fault names a file that is damaged.
     """
     data, model = _start(recipe, device)
     folder = _folder(recipe, model, data)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")), repeatable():
-        _train(recipe, model, data, folder)
+        _train(recipe, model, data, folder, report)
     return _stored(recipe, model, folder)
 
 
@@ -79,6 +104,33 @@ def record(recipe: FederationRecipe) -> dict[str, Any]:
         "taking_part": [list(one.clients) for one in lived],
         **asdict(_spread(recipe, data)[1]),
     }
+
+
+def folder_of(recipe: FederationRecipe) -> Path:
+    """Where its rounds lie."""
+    data, model = _start(recipe, "cpu")
+    return _folder(recipe, model, data)
+
+
+def holdings(recipe: FederationRecipe) -> list[list[int]]:
+    """How many images of each class each client holds: (clients, classes)."""
+    parts = _spread(recipe, _start(recipe, "cpu")[0])[0]
+    classes = dataset_of(recipe.images).classes
+    return [torch.bincount(part.labels, minlength=classes).tolist() for part in parts]
+
+
+@torch.no_grad()
+def measured(recipe: FederationRecipe, on: Images) -> list[dict[str, float]]:
+    """Accuracy and mean cross-entropy (nats) on these images before the first round (round 0) and after each."""
+    images, labels = select(on).take()
+    model = _start(recipe, "cpu")[1].eval()
+    found = []
+    for number, state in enumerate([state_of(model), *(one.after for one in federation(recipe))]):
+        model.load_state_dict(state)
+        logits = torch.cat([model(part) for part in images.split(AT_ONCE)])
+        right, loss = (logits.argmax(1) == labels).double().mean(), nn.functional.cross_entropy(logits, labels)
+        found.append({"round": number, "accuracy": float(right), "loss": float(loss)})
+    return found
 
 
 def _start(recipe: FederationRecipe, device: torch.device | str) -> tuple[Held, nn.Module]:
@@ -99,11 +151,12 @@ def _spread(recipe: FederationRecipe, data: Held) -> tuple[list[Held], Coverage]
     return spread(data, recipe.federation, recipe.federation.clients, seed_of("partition", recipe.seed))
 
 
-def _train(recipe: FederationRecipe, model: nn.Module, data: Held, folder: Path) -> None:
+def _train(recipe: FederationRecipe, model: nn.Module, data: Held, folder: Path, report: Callable[[int], None]) -> None:
     """Train the rounds that are not there, from the last one that is."""
     spec, first = recipe.federation, 0
     while first < spec.rounds and _file(folder, first).exists():
         first += 1
+    report(first)
     if first == spec.rounds:
         return
     current, loss = copy.deepcopy(model), nn.CrossEntropyLoss()
@@ -113,6 +166,7 @@ def _train(recipe: FederationRecipe, model: nn.Module, data: Held, folder: Path)
     rng, rule = derived("federation", recipe.seed), rule_named(spec.rule)
     for lived in rounds(current, clients, rule, rng, Plan(range(first, spec.rounds), spec.share)):
         _write(_file(folder, lived.number), lived)
+        report(lived.number + 1)
 
 
 def _stored(recipe: FederationRecipe, model: nn.Module, folder: Path) -> Iterator[Round]:

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from leakboard.config.recipes import Generator
 from leakboard.data.loading import dataset_of
+from leakboard.models.completing import completing
 from leakboard.models.dcgan import Prior, critic, drawing
+from leakboard.models.linear_gan import linear_critic, linear_drawing
+from leakboard.recipes.restorer import degraded
 from leakboard.recipes.store import RecipeError
-from leakboard.rng import generator
+from leakboard.rng import generator, seeded
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,10 @@ class Objective:
 
 def untrained(recipe: Generator) -> Prior:
     rng, shape = generator("generator", recipe.seed), dataset_of(recipe.images).shape
-    return Prior(drawing(shape, recipe.noise, recipe.width, rng), critic(shape, recipe.width, rng))
+    if recipe.layers == "linear":
+        return Prior(linear_drawing(shape, recipe.noise, rng), linear_critic(shape, rng))
+    draws = drawing if recipe.completes is None else completing
+    return Prior(draws(shape, recipe.noise, recipe.width, rng), critic(shape, recipe.width, rng))
 
 
 def train(prior: Prior, recipe: Generator, images: Tensor, labels: Tensor, device: torch.device | str = "cpu") -> None:
@@ -39,6 +45,12 @@ def train(prior: Prior, recipe: Generator, images: Tensor, labels: Tensor, devic
     RecipeError as soon as a loss is not finite.
     """
     prior.to(device).train()
+    with seeded("dropout", recipe.seed):
+        _train(prior, recipe, images, device)
+    prior.eval()
+
+
+def _train(prior: Prior, recipe: Generator, images: Tensor, device: torch.device | str) -> None:
     objective, rng = OBJECTIVES[recipe.form], generator("training", recipe.seed)
     steps = recipe.critic_steps or objective.critic_steps
     critic_adam = torch.optim.Adam(prior.critic.parameters(), recipe.rate, recipe.betas)
@@ -47,10 +59,11 @@ def train(prior: Prior, recipe: Generator, images: Tensor, labels: Tensor, devic
     for epoch in range(1, recipe.epochs + 1):
         losses = torch.zeros((), device=device)
         for chosen in torch.randperm(len(images), generator=rng).split(recipe.batch):
-            losses += _critic_step(prior, critic_adam, images[chosen].to(device), objective, recipe.penalty, rng)
+            real = images[chosen].to(device)
+            losses += _critic_step(prior, critic_adam, real, recipe, rng)
             taken += 1
             if taken % steps == 0:
-                losses += _drawing_step(prior, drawing_adam, recipe.batch, objective, rng)
+                losses += _drawing_step(prior, drawing_adam, real, recipe, rng)
         if not torch.isfinite(losses):
             raise RecipeError(
                 f"generator {recipe.hash} of {recipe.images}: the {recipe.form} training diverged in epoch {epoch} of "
@@ -61,23 +74,46 @@ def train(prior: Prior, recipe: Generator, images: Tensor, labels: Tensor, devic
             f"generator {recipe.hash} of {recipe.images}: {taken} steps of the critic in all, and the generator takes "
             f"one in {steps}; give it more `epochs`"
         )
-    prior.eval()
 
 
-def _critic_step(
-    prior: Prior, adam: torch.optim.Adam, real: Tensor, objective: Objective, penalty: float, rng: torch.Generator
-) -> Tensor:
+def _critic_step(prior: Prior, adam: torch.optim.Adam, real: Tensor, recipe: Generator, rng: torch.Generator) -> Tensor:
     with torch.no_grad():
-        drawn = prior(torch.randn(len(real), prior.noise, generator=rng).to(real.device))
+        drawn = prior(_noise(prior, len(real), rng).to(real.device), *_given(recipe, real, rng))
     shares = torch.rand(len(real), 1, 1, 1, generator=rng).to(real.device)
-    return _stepped(adam, objective.critic(prior.critic, real, drawn, shares, penalty))
+    return _stepped(adam, OBJECTIVES[recipe.form].critic(prior.critic, real, drawn, shares, recipe.penalty))
 
 
 def _drawing_step(
-    prior: Prior, adam: torch.optim.Adam, batch: int, objective: Objective, rng: torch.Generator
+    prior: Prior, adam: torch.optim.Adam, real: Tensor, recipe: Generator, rng: torch.Generator
 ) -> Tensor:
-    drawn = prior(torch.randn(batch, prior.noise, generator=rng).to(next(prior.parameters()).device))
-    return _stepped(adam, objective.drawing(prior.critic(drawn)))
+    objective = OBJECTIVES[recipe.form].drawing
+    if recipe.completes is None:
+        return _stepped(adam, objective(prior.critic(prior(_noise(prior, recipe.batch, rng).to(real.device)))))
+    given = _given(recipe, real, rng)
+    one, other = (_noise(prior, len(real), rng).to(real.device) for _ in range(2))
+    drawn, again = prior(one, *given), prior(other, *given)
+    misfit = (degraded(drawn, recipe.completes, rng) - given[0]).square().mean()
+    apart = unlike(prior.critic.features, drawn, again, one, other)  # type: ignore[arg-type]
+    return _stepped(adam, objective(prior.critic(drawn)) + recipe.fidelity * misfit - recipe.diversity * apart)
+
+
+def _noise(prior: Prior, count: int, rng: torch.Generator) -> Tensor:
+    return torch.randn(count, prior.noise, generator=rng)
+
+
+def _given(recipe: Generator, real: Tensor, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """What a generator that completes is given of these images, beside the noise."""
+    return () if recipe.completes is None else (degraded(real, recipe.completes, rng),)
+
+
+def unlike(features: Callable[[Tensor], Tensor], drawn: Tensor, again: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """How far apart, in `features`, images are that were drawn from noise `one` and `other`, over how far these are.
+
+    Zhang et al. 2020, the diversity term of section 3.1, mean over the batch. differs: the features are the critic's,
+    which has seen public images alone; in the paper they are the target's.
+    """
+    between = (features(drawn) - features(again)).flatten(1).norm(dim=1)
+    return (between / (one - other).norm(dim=1)).mean()
 
 
 def _stepped(adam: torch.optim.Adam, loss: Tensor) -> Tensor:

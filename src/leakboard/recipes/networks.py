@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leakboard.config.sections import Images, Network, Normalise
 from leakboard.data.loading import dataset_of
 from leakboard.data.weights import weights_file
-from leakboard.models import build, form, normalised, uniform_, zeros_
+from leakboard.models import build, form, in_precision, normal_, normalised, uniform_, zeros_
 from leakboard.rng import generator, seeded
 
 
@@ -24,22 +24,24 @@ def drawn(
 ) -> nn.Module:
     """The network for images (B, C, H, W) in [0, 1] of `data` and their classes, as (seed, draw) initialises it.
 
-    further: outputs beside those of the classes. With public weights where `spec` names some: all of them, or those of
-    `features`, which are held fixed.
+    further: outputs beside those of the classes, and beside those that `spec` has further. With public weights where
+    `spec` names some: all of them, or those of `features`, which are held fixed.
     """
     images = dataset_of(data)
     with seeded("network", seed, draw):
-        model = build(spec.name or spec.file, images.shape, images.classes + further, spec.width)
+        model = build(spec.name or spec.file, images.shape, images.classes + spec.further + further, spec.width)
     model = form(model, spec.bias, spec.batch_norm, spec.dropout)
     if spec.init == "uniform":
         uniform_(model, generator("uniform", seed, draw))
+    if spec.init == "normal":
+        normal_(model, generator("normal", seed, draw))
     if spec.init == "zeros":
         zeros_(model)
     if spec.weights == "pretrained":
         model.load_state_dict(_public_weights(public_weights_of(spec, data)))
     if spec.features is not None:
         _load_features(model, spec.features)
-    return normalised(model, normalise)
+    return in_precision(normalised(model, normalise), spec.precision)
 
 
 def public_weights_of(spec: Network, data: Images) -> str:

@@ -54,7 +54,7 @@ def train(
 
 
 def degraded(images: Tensor, how: Degradation, rng: torch.Generator) -> Tensor:
-    """Images (B, C, H, W) in [0, 1], blurred, averaged in blocks and noised, still of that shape and range.
+    """Images (B, C, H, W) in [0, 1], blurred, averaged in blocks, noised and masked, still of that shape and range.
 
     RecipeError where the blocks do not tile the image.
     """
@@ -67,14 +67,25 @@ def degraded(images: Tensor, how: Degradation, rng: torch.Generator) -> Tensor:
         means = F.avg_pool2d(images, how.block)
         images = means.repeat_interleave(how.block, 2).repeat_interleave(how.block, 3)
     if how.noise:
-        images = images + how.noise * torch.randn(images.shape, generator=rng)
+        images = images + how.noise * torch.randn(images.shape, generator=rng).to(images.device)
+    if how.mask:
+        images = images * _around(round(height * how.mask), round(width * how.mask), images)
     return images.clamp(0, 1)
+
+
+def _around(down: int, across: int, images: Tensor) -> Tensor:
+    """(H, W): 0 in a rectangle of this size in the middle of the images, 1 elsewhere."""
+    kept = torch.ones(images.shape[2:], dtype=images.dtype, device=images.device)
+    top, left = (kept.shape[0] - down) // 2, (kept.shape[1] - across) // 2
+    kept[top : top + down, left : left + across] = 0
+    return kept
 
 
 def _blurred(images: Tensor, deviation: float) -> Tensor:
     """Convolved with a Gaussian, along and across; what lies outside of the image is its nearest pixel."""
     reach = math.ceil(REACH * deviation)
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=images.dtype) / deviation).square())
+    places = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    weights = torch.exp(-0.5 * (places / deviation).square())
     kernel = (weights / weights.sum()).repeat(images.shape[1], 1, 1, 1)
     padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
     down = F.conv2d(padded, kernel.transpose(2, 3), groups=images.shape[1])

@@ -6,7 +6,7 @@ device; priors where the caller says.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from leakboard.config import Benchmark, Images
 from leakboard.config.recipes import Classifier, Generator, Recipe, Restorer
-from leakboard.data import Slice, refuse_overlap, select
+from leakboard.data import Slice, refuse_common_classes, refuse_overlap, select
 from leakboard.data.loading import dataset_of
 from leakboard.recipes import classifier, generator, restorer, store
 from leakboard.recipes.classifier import classifier_of, evaluator_of, record_folder
@@ -51,11 +51,14 @@ class Need:
         return f"{self.role} ({self.recipe.kind} {self.recipe.hash})"
 
 
-def needs_of(benchmark: Benchmark, priors: Sequence[Recipe] = ()) -> list[Need]:
-    """What the trials of a benchmark need trained, for attacks with these priors."""
-    own = {"victim": classifier_of(benchmark), "evaluator": evaluator_of(benchmark)}
-    found = [Need(role, recipe) for role, recipe in own.items() if recipe is not None]
-    return found + [Need("prior", recipe) for recipe in priors]
+def needs_of(benchmark: Benchmark, priors: Sequence[Recipe] = (), trials: Iterable[int] | None = None) -> list[Need]:
+    """What these trials of a benchmark need trained, for attacks with these priors; None: its official trials."""
+    anew = benchmark.training is not None and benchmark.training.anew
+    draws = (range(benchmark.trials) if trials is None else trials) if anew else (0,)
+    victims = [Need("victim", recipe) for draw in draws if (recipe := classifier_of(benchmark, draw)) is not None]
+    judge = evaluator_of(benchmark)
+    judges = [] if judge is None else [Need("evaluator", judge)]
+    return [*victims, *judges, *(Need("prior", recipe) for recipe in priors)]
 
 
 def ready(
@@ -64,14 +67,16 @@ def ready(
     priors: Sequence[Recipe] = (),
     device: Device = "cpu",
     report: Callable[[str], None] = lambda sentence: None,
+    trials: Iterable[int] | None = None,
 ) -> list[tuple[Need, Weights]]:
     """See to it that all that the trials need is trained, and say what it is and what it took.
 
     Cheap when everything is there. victims: every image that a trial hides. report: is told before anything is trained.
+    trials: the official ones where none are named.
     DataError names what was, or would be, trained on a victim; RecipeError a prior that is no prior.
     """
     found = []
-    for need in needs_of(benchmark, priors):
+    for need in needs_of(benchmark, priors, trials):
         refuse(need, benchmark, victims)
         if store.find(need.recipe, record_folder(benchmark)) is None:
             report(f"training the {need} of {benchmark.name}")
@@ -79,9 +84,9 @@ def ready(
     return found
 
 
-def trained_victim(benchmark: Benchmark, victims: Slice) -> Trained:
-    """The trained victim of a benchmark that has one; trained now if it is nowhere."""
-    recipe = classifier_of(benchmark)
+def trained_victim(benchmark: Benchmark, victims: Slice, trial: int = 0) -> Trained:
+    """The trained victim of a trial, of a benchmark that has one; trained now if it is nowhere."""
+    recipe = classifier_of(benchmark, trial)
     if recipe is None:
         raise RecipeError(f"{benchmark.name}: no `training`, so no recipe stands behind its victim")
     return _trained(Need("victim", recipe), benchmark, victims, "cpu")
@@ -102,14 +107,17 @@ def refuse(need: Need, benchmark: Benchmark, victims: Slice) -> None:
     """DataError that names both if the recipe's images and the victims have one in common.
 
     Another split has none, and needs not be here: weights may be, where the images that they were trained on are not.
-    What a released model gives away is what it was trained on: there it is all others that must have seen no victim.
-    RecipeError for a prior that is the victim or the evaluator itself.
+    What a released model gives away is what it was trained on: there it is all others that must have seen no victim,
+    and priors no image of a class that is aimed at, where the benchmark names these. RecipeError for a prior that is
+    the victim or the evaluator itself.
     """
-    exempt = need.role == "victim" and benchmark.threat.sees == "released"
-    for images in [] if exempt else _seen_by(need.recipe):
+    released = benchmark.threat.sees == "released"
+    for images in [] if released and need.role == "victim" else _seen_by(need.recipe):
+        what = f"the training images of the {need}, {images}"
         if images.split == victims.dataset.split:
-            what = f"the training images of the {need}, {images}"
             refuse_overlap({f"the victims of {benchmark.name}": victims, what: select(images)})
+        if released and need.role == "prior" and benchmark.data.classes is not None:
+            refuse_common_classes({f"the targets of {benchmark.name}": victims, what: select(images)})
     kept = {own.recipe.hash: own.role for own in needs_of(benchmark)}
     if need.role == "prior" and (role := kept.get(need.recipe.hash)):
         raise RecipeError(f"the {need} is the {role} of {benchmark.name}, which no attack is given")

@@ -92,7 +92,15 @@ def frame(lines: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
     unknown = sorted({name for line in listed for name in line} - set(COLUMNS))
     if unknown:
         raise RecordError(f"a trial line has no column {', '.join(unknown)}")
+    if not listed:
+        return _nothing().copy()
     return _typed({name: [cell(name, line.get(name)) for line in listed] for name in COLUMNS})
+
+
+@functools.cache
+def _nothing() -> pd.DataFrame:
+    """No lines: asked for twice a stage, and slow to make."""
+    return _typed({name: [] for name in COLUMNS})
 
 
 def _typed(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:

@@ -42,9 +42,9 @@ class Attacker:
         """Its own reason not to run on a benchmark."""
         return self._says("skips", benchmark)
 
-    def prior(self, benchmark: Benchmark) -> Recipe | None:
-        """The recipe of what it wants trained on public images."""
-        said = self._says("prior", benchmark)
+    def prior(self, benchmark: Benchmark, trial: int = 0) -> Recipe | None:
+        """The recipe of what it wants trained on public images, for this trial."""
+        said = self._says("prior", benchmark, trial)
         if said is None:
             return None
         try:
@@ -68,10 +68,10 @@ class Attacker:
             raise CraftError(plain(error)) from None
         return crafted
 
-    def _says(self, method: str, benchmark: Benchmark) -> Any:
+    def _says(self, method: str, benchmark: Benchmark, trial: int = 0) -> Any:
         if method not in self.offers()[1]:
             return None
-        said = _said(self.path, attack_sha(self.path), _Frozen(self.settings), method, _Asked(benchmark))
+        said = _said(self.path, attack_sha(self.path), _Frozen(self.settings), method, _Asked(benchmark), trial)
         return dict(said) if isinstance(said, dict) else said
 
 
@@ -105,5 +105,5 @@ def _offers(path: Path, sha: str, settings: _Frozen) -> tuple[list[str], list[st
 
 
 @functools.lru_cache(maxsize=1024)
-def _said(path: Path, sha: str, settings: _Frozen, method: str, asked: _Asked) -> Any:
-    return ask(path, Task(method, dict(settings), (asked.benchmark,)))[0]["end"]
+def _said(path: Path, sha: str, settings: _Frozen, method: str, asked: _Asked, trial: int) -> Any:
+    return ask(path, Task(method, dict(settings), (asked.benchmark, trial)))[0]["end"]

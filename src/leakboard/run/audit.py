@@ -32,6 +32,7 @@ from leakboard.run.execution import Execution
 from leakboard.run.jobs import Group
 from leakboard.run.opened import Report, died_twice
 from leakboard.run.stage import Stage
+from leakboard.run.trained import priors_of
 from leakboard.run.trial import Outcome, attempt_group
 from leakboard.run.workers import spread
 from leakboard.victim.network import network
@@ -177,10 +178,9 @@ def _here(one: Drawn) -> bool:
 
 
 def _recipes(one: Drawn, benchmark: Benchmark) -> list[Recipe]:
-    rows = one.stage.rows("cpu")
-    attack = dict(zip(rows.variants, rows.attacks(), strict=True))[one.line["variant"]][1]
-    prior = attack.prior(benchmark) if "prior" in benchmark.threat.knows else None
-    return [need.recipe for need in needs_of(benchmark, [prior] if prior else [])]
+    rows, trials = one.stage.rows("cpu"), [one.line["trial"]]
+    attack = dict(zip(rows.variants, rows.attacks(trials), strict=True))[one.line["variant"]][1]
+    return [need.recipe for need in needs_of(benchmark, priors_of(attack, benchmark, trials), trials)]
 
 
 def _group(one: Drawn) -> Group:

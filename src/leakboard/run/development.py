@@ -22,6 +22,7 @@ from leakboard.record import trial_lines
 from leakboard.run import tryout
 from leakboard.run.jobs import Rows
 from leakboard.run.opened import Report
+from leakboard.run.trained import priors_of
 from leakboard.victim.secrets import development_slice, development_trials, official_trials
 
 NAME = "development"
@@ -100,10 +101,9 @@ def _refuse_seen(rows: Rows, chosen: range) -> None:
     """DataError where the prior of a row was, or would be, trained on one of these victims."""
     if "prior" not in rows.benchmark.threat.knows:
         return
-    for _, attack in rows.attacks():
-        recipe = attack.prior(rows.benchmark)
-        if recipe is not None:
-            refuse(Need("prior", recipe), rows.benchmark, development_slice(rows.benchmark, chosen))
+    for benchmark, attack, trials in rows.attacks(chosen):
+        for recipe in priors_of(attack, benchmark, trials):
+            refuse(Need("prior", recipe), benchmark, development_slice(benchmark, trials))
 
 
 def _board(rows: Rows, chosen: range) -> pd.DataFrame:

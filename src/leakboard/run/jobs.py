@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,10 @@ class Rows:
     def execution(self) -> Execution:
         return chosen(self.attack, self.benchmark, self.device_kind)
 
-    def attacks(self) -> list[tuple[Benchmark, Attacker]]:
-        """The benchmark with the attack of every variant: what must be trained depends on both."""
-        return [(self.benchmark, Attacker(self.path, dict(settings))) for settings in self.variants.values()]
+    def attacks(self, trials: Iterable[int]) -> list[tuple[Benchmark, Attacker, list[int]]]:
+        """The benchmark with the attack of every variant, and the trials: what must be trained depends on all three."""
+        asked = sorted(set(trials))
+        return [(self.benchmark, Attacker(self.path, dict(settings)), asked) for settings in self.variants.values()]
 
     def groups(self, wanted: Mapping[str, Sequence[int]]) -> list[Group]:
         """The computations that together hold these trials, {variant: trials}; first trials first."""

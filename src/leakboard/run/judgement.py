@@ -34,7 +34,7 @@ def judged(benchmark: Benchmark, trial: int, hidden: Secret, got: Reconstruction
     """What the judge of the benchmark's first metric says of one trial."""
     kind = judged_against(benchmark.metrics[0])
     noise = noise_of(benchmark, trial, hidden)
-    of_class = _of_class(benchmark, int(hidden.labels[0])) if kind == "classes" else None
+    of_class = _of_class(benchmark, trial, int(hidden.labels[0])) if kind == "classes" else None
     truth = Truth(hidden.images, hidden.labels, noise, benchmark.scale == "paper", of_class)
     scores = judge_of(benchmark.metrics[0])(truth, got)
     return Judgement(truth, scores, kind == "images", _pictures(kind, truth, got))
@@ -50,7 +50,7 @@ def noise_of(benchmark: Benchmark, trial: int, hidden: Secret) -> Tensor:
     return noise[match(hidden.images, noise)]
 
 
-def _of_class(benchmark: Benchmark, target: int) -> ClassTruth:
+def _of_class(benchmark: Benchmark, trial: int, target: int) -> ClassTruth:
     """What judges a class: its images and public ones, the attacked model, an evaluator that no attack has seen."""
     pool, evaluator = public(benchmark), trained_evaluator(benchmark, victim_slice(benchmark))
     return ClassTruth(
@@ -59,7 +59,7 @@ def _of_class(benchmark: Benchmark, target: int) -> ClassTruth:
         None if pool is None else pool.images,
         class_means(benchmark) if ALIKE & set(benchmark.metrics) else None,
         None if evaluator is None else evaluator.model,
-        network(benchmark, 0) if benchmark.network.weights != "fresh" else None,
+        network(benchmark, trial) if benchmark.network.weights != "fresh" else None,
         shape_and_classes(benchmark)[1],
     )
 

@@ -95,6 +95,8 @@ def _without(rows: pd.DataFrame, gone: pd.DataFrame, names: Iterable[str]) -> pd
 
 def _outside(rows: pd.DataFrame, others: pd.DataFrame, names: Iterable[str]) -> np.ndarray:
     """(len(rows),) truth values: which rows differ from all others in what these columns say."""
+    if not len(others):
+        return np.ones(len(rows), dtype=bool)
     texts = (one[list(names)].astype(str).fillna("") for one in (rows, others))
     listed, there = (one.itertuples(index=False, name=None) for one in texts)
     taken = set(there)

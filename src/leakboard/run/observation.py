@@ -53,7 +53,7 @@ def observe(
         if crafting is None:
             raise
         raise CraftError(f"what it sent out cannot be trained: {error}") from None
-    seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device)
+    seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device, trial)
     return Observation(hidden, model, seen)
 
 

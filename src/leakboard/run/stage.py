@@ -92,7 +92,8 @@ def reproduce(
         refuse_too_many(stage.benchmark, official_among(stage.benchmark, trials))
     rows = [stage.rows(device) for stage in stages]
     opened = [_opened(stage, own, trials, fresh) for stage, own in zip(stages, rows, strict=True)]
-    train(need for one, own in zip(opened, rows, strict=True) if one.groups for need in own.attacks())
+    pairs = zip(opened, rows, strict=True)
+    train(need for one, own in pairs if one.groups for need in own.attacks(trial for _, trial in one.wanted))
     run_all(opened, workers, report)
     return sum(len(one.wanted) for one in opened)
 

@@ -82,7 +82,7 @@ def attempt_group(jobs: Sequence[Job]) -> list[Outcome]:
     got = _attacked(jobs, attack, [one.seen for one in observed])
     if first.execution != LOOP and any(status["status"] != "ok" for _, status in got.ends):
         return [attempt(replace(job, execution=LOOP)) for job in jobs]
-    prepared = {"prepare_seconds": training_seconds(attack, first.benchmark), "peak_bytes": got.peak_bytes}
+    prepared = {"prepare_seconds": training_seconds(attack, first.benchmark, first.trial), "peak_bytes": got.peak_bytes}
     return [
         _ended(job, {**line, **prepared}, observed[index].hidden, got, index)
         for index, (job, line) in enumerate(zip(jobs, lines, strict=True))

@@ -50,8 +50,7 @@ def class_scores(images: Tensor, truth: ClassTruth) -> dict[str, float | None]:
     return {
         **_named(images, truth),
         "target_confidence": _confidence(images, truth.released, truth.target),
-        "nearest_victim_mse": _nearest(images, truth.members),
-        "nearest_public_mse": None if truth.public is None else _nearest(images, truth.public),
+        **_distances(images, truth),
         **_likeness(images, truth),
         "diversity": _diversity(images),
     }
@@ -130,12 +129,24 @@ def _likeness(images: Tensor, truth: ClassTruth) -> dict[str, float | None]:
     return {"class_mean_ssim": float(own.mean()), "class_mean_rank": float(rank.double().mean())}
 
 
-def _nearest(images: Tensor, pool: Tensor) -> float | None:
-    """Mean over the images of the MSE to the nearest one in the pool; the pool is read 1024 at a time."""
+def _distances(images: Tensor, truth: ClassTruth) -> dict[str, float | None]:
+    """Mean over the images of the MSE to the nearest victim and to the nearest public image, and how often the victim
+    is the nearer one.
+    """
+    victim, public = (None if pool is None else _nearest(images, pool) for pool in (truth.members, truth.public))
+    return {
+        "nearer_victim": None if victim is None or public is None else float((victim < public).double().mean()),
+        "nearest_victim_mse": None if victim is None else float(victim.mean()),
+        "nearest_public_mse": None if public is None else float(public.mean()),
+    }
+
+
+def _nearest(images: Tensor, pool: Tensor) -> Tensor | None:
+    """The MSE of each image to the nearest one in the pool, (M,); the pool is read 1024 at a time."""
     if not len(images) or not len(pool):
         return None
     nearest = [mse_matrix(images, part).amin(1) for part in pool.split(1024)]
-    return float(torch.stack(nearest).amin(0).mean())
+    return torch.stack(nearest).amin(0)
 
 
 def _diversity(images: Tensor) -> float | None:

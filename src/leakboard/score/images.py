@@ -24,6 +24,7 @@ class Scores:
     ssim: list[float] | None
     lpips: list[float] | None
     exact: list[bool]
+    handed_in: int
     label_accuracy: float | None
     oracle_cosine: float
 
@@ -35,6 +36,7 @@ class Scores:
             "ssim": _mean(self.ssim),
             "lpips": _mean(self.lpips),
             "exact": _mean(self.exact),
+            "false_images": (self.handed_in - sum(self.exact)) / len(self.exact),
             "above20": _mean([value > 20 for value in self.psnr]),
             "above30": _mean([value > 30 for value in self.psnr]),
             **{f"success_{limit}": _mean([value < float(limit) for value in self.mse]) for limit in SUCCESS},
@@ -68,6 +70,7 @@ def score(
         ssim=ssim(true_images, images).tolist() if min(true_images.shape[-2:]) >= SSIM_SIDE else None,
         lpips=None if distance is None else distance.tolist(),
         exact=(maximum_error(true_images, images) < EXACT).tolist(),
+        handed_in=len(got_images),
         label_accuracy=None if got_labels is None else _label_accuracy(true_labels, got_labels, index, len(got_images)),
         oracle_cosine=oracle_cosine(true_images, images),
     )

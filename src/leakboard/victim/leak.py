@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from leakboard.config import Benchmark, ConfigError, Federation
-from leakboard.federation.clients import Held, honest, known_training, spread
+from leakboard.federation.clients import Held, Labelled, honest, known_training, spread
 from leakboard.federation.rounds import (
     Client,
     Draws,
+    Message,
     Plan,
     Round,
     State,
@@ -29,6 +30,7 @@ from leakboard.federation.rounds import (
     taking_part,
 )
 from leakboard.federation.rules import rule_named
+from leakboard.recipes.restorer import degraded
 from leakboard.rng import seeded
 from leakboard.threat import (
     KINDS,
@@ -44,7 +46,7 @@ from leakboard.threat import (
     Turn,
 )
 from leakboard.victim.defences import Defences, defences_of
-from leakboard.victim.secrets import Secret
+from leakboard.victim.secrets import Secret, images_of_clients
 
 
 def threat_model(benchmark: Benchmark) -> ThreatModel:
@@ -52,7 +54,7 @@ def threat_model(benchmark: Benchmark) -> ThreatModel:
     return ThreatModel(threat.attacker, threat.conduct, KINDS[threat.sees], frozenset(threat.knows))
 
 
-def gradient(model: nn.Module, loss: nn.Module, secret: Secret) -> tuple[Tensor, ...]:
+def gradient(model: nn.Module, loss: nn.Module, secret: Labelled) -> tuple[Tensor, ...]:
     """The gradient of the victim's loss on its batch, one tensor per parameter, in the model's own mode."""
     parameters = [parameter.requires_grad_() for parameter in model.parameters()]
     return tuple(g.detach().clone() for g in torch.autograd.grad(loss(model(secret.images), secret.labels), parameters))
@@ -96,23 +98,43 @@ def leak(
 
 
 def _gradient(benchmark: Benchmark, victim: Victim, shared: dict) -> Gradient:
-    secret, model, loss, rng, defences = victim
+    """Of the whole secret; where messages are aggregated on the way, it is spread over clients, each with its own."""
+    secret, _, _, rng, defences = victim
+    if defences.aggregate is None:
+        return Gradient(**shared, gradient=tuple(_sent(victim, secret, rng).values()))
+    seed, spec = _seed(victim), federation_of(benchmark)
+    draws = derived(seed)
+    messages = [
+        Message(place, _sent(victim, part, draws(0, place)), len(part.images))
+        for place, part in enumerate(_parts(spec, victim, seed, spec.clients))
+    ]
+    received = defences.aggregate(messages, draws(0, "aggregate"))
+    return Gradient(**shared, gradient=tuple(received[0].state.values()))
+
+
+def _sent(victim: Victim, data: Labelled, rng: torch.Generator) -> State:
+    """What one client sends of one step on its data, by the names of the parameters."""
+    _, model, loss, _, defences = victim
     with seeded("gradient", rng.initial_seed()):  # dropout draws from the global generator
         if defences.local_step is None:
-            slope = gradient(model, loss, secret)
+            slope = gradient(model, loss, data)
         else:
-            slope = tuple(defences.local_step(model, loss, secret.images, secret.labels, rng))
-    if defences.message is not None:
-        names = [name for name, _ in model.named_parameters()]
-        slope = tuple(defences.message(dict(zip(names, slope, strict=True)), rng).values())
-    return Gradient(**shared, gradient=slope)
+            slope = tuple(defences.local_step(model, loss, data.images, data.labels, rng))
+    state = dict(zip((name for name, _ in model.named_parameters()), slope, strict=True))
+    return state if defences.message is None else defences.message(state, rng)
 
 
 def _update(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelUpdate:
-    """The server's view of one round with one client, which holds the whole secret."""
-    spec = federation_of(benchmark)
-    client = honest(victim.secret, spec, victim.loss, victim.defences.local_step, victim.defences.message)
-    lived = next(_rounds([client], victim, spec.model_copy(update={"share": 1.0}), lambda *_: victim.rng))
+    """The server's view of one round: the message of one client, which holds the whole secret.
+
+    Where messages are aggregated on the way, all of the secret is spread over the clients, and what is seen is of all.
+    """
+    spec = federation_of(benchmark).model_copy(update={"share": 1.0})
+    if victim.defences.aggregate is None:
+        lived = next(_rounds([_honest(victim.secret, spec, victim)], victim, spec, lambda *_: victim.rng))
+    else:
+        seed = _seed(victim)
+        lived = next(_rounds(_peers(spec, victim, seed, spec.clients), victim, spec, derived(seed)))
     change = difference(dict(victim.model.named_parameters()), lived.received[0].state)
     return ModelUpdate(**shared, update=tuple(change.values()), local=_known(benchmark, len(victim.secret.images)))
 
@@ -120,7 +142,7 @@ def _update(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelUpdate:
 def _sequence(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelSequence:
     """Client 0's view of honest rounds. It sees every global model; in a round without it, its own update is zero."""
     spec, own, seed = federation_of(benchmark), _own(benchmark, victim.secret, shared["public"]), _seed(victim)
-    clients = [_honest(own, spec, victim), *_peers(spec, victim, seed)]
+    clients = [_honest(own, spec, victim), *_peers(spec, victim, seed, spec.clients - 1)]
     names = [name for name, _ in victim.model.named_parameters()]
     states, own_updates = [state_of(victim.model)], []
     for lived in _rounds(clients, victim, spec, derived(seed)):
@@ -139,15 +161,28 @@ def _sequence(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelSequen
 
 def _participation(benchmark: Benchmark, victim: Victim, shared: dict) -> Participation:
     """The rounds happen once: a second iteration goes on where the first one stopped."""
-    spec, own, seed = federation_of(benchmark), _own(benchmark, victim.secret, shared["public"]), _seed(victim)
+    spec, target, held = federation_of(benchmark), int(victim.secret.labels[0]), _held(benchmark, victim)
+    own, seed = _own(benchmark, held, shared["public"]), _seed(victim)
+    if benchmark.target is not None and bool((own.labels == target).any()):
+        raise ConfigError(f"{benchmark.name}: the client that attacks holds images of class {target}, which it seeks")
     answers: dict[int, State] = {}
 
     def live(model: nn.Module, number: int, rng: torch.Generator) -> tuple[State, int]:
         return answers.pop(number, None) or state_of(model), len(own.images)
 
-    lived = _rounds([live, *_peers(spec, victim, seed)], victim, spec, derived(seed))
+    lived = _rounds(
+        [live, *_peers(spec, victim._replace(secret=held), seed, spec.clients - 1)], victim, spec, derived(seed)
+    )
     turns = _turns(copy.deepcopy(victim.model), own, spec, derived(seed), answers, lived)
-    return Participation(**shared, turns=lambda: turns, target=int(victim.secret.labels[0]))
+    known = _known(benchmark, len(own.images))
+    return Participation(**shared, turns=lambda: turns, target=target, local=known)
+
+
+def _held(benchmark: Benchmark, victim: Victim) -> Secret:
+    """What the honest clients hold between them: the secret batch, or all images where a class is sought."""
+    if benchmark.target is None:
+        return victim.secret
+    return images_of_clients(benchmark, int(victim.secret.labels[0])).to(victim.secret.images.device)
 
 
 def _turns(
@@ -180,7 +215,9 @@ def _released(benchmark: Benchmark, victim: Victim, shared: dict) -> ReleasedMod
     white, rng = benchmark.threat.access == "white", victim.rng
     if not white:
         shared["model"] = nn.Module()
-    return ReleasedModel(**shared, query=query, access=benchmark.threat.access, target=int(secret.labels[0]))
+    how, target = benchmark.auxiliary, int(secret.labels[0])
+    known = None if how is None else degraded(secret.images, how, rng)
+    return ReleasedModel(**shared, query=query, access=benchmark.threat.access, target=target, auxiliary=known)
 
 
 def federation_of(benchmark: Benchmark) -> Federation:
@@ -196,21 +233,28 @@ def _rounds(clients: list[Client], victim: Victim, spec: Federation, rng: Draws)
     return rounds(victim.model, clients, rule_named(spec.rule), rng, plan, victim.defences.aggregate)
 
 
-def _honest(data: Held | Public, spec: Federation, victim: Victim) -> Client:
+def _honest(data: Labelled, spec: Federation, victim: Victim) -> Client:
     return honest(data, spec, victim.loss, victim.defences.local_step, victim.defences.message)
 
 
-def _peers(spec: Federation, victim: Victim, seed: int) -> list[Client]:
-    """The honest clients, all of the secret spread over them; ConfigError when an image would be nobody's."""
+def _peers(spec: Federation, victim: Victim, seed: int, count: int) -> list[Client]:
+    """So many honest clients, all of the secret spread over them."""
+    return [_honest(part, spec, victim) for part in _parts(spec, victim, seed, count)]
+
+
+def _parts(spec: Federation, victim: Victim, seed: int, count: int) -> list[Held]:
+    """All of the secret spread over so many clients; ConfigError when an image would be nobody's."""
     if spec.clients < 2:
-        raise ConfigError(f"federation.clients is {spec.clients}: beside a client that attacks there is an honest one")
-    parts, reached = spread(victim.secret, spec, spec.clients - 1, seed)
+        raise ConfigError(
+            f"federation.clients is {spec.clients}: a client that attacks, or is hidden among others, is not alone"
+        )
+    parts, reached = spread(victim.secret, spec, count, seed)
     if reached.share < 1:
         raise ConfigError(
             f"federation.partition {spec.partition!r} gives {sum(reached.sizes)} of {len(victim.secret.images)} secret "
             f"images to a client; of classes {', '.join(map(str, reached.missing_classes))} nobody holds any"
         )
-    return [_honest(part, spec, victim) for part in parts]
+    return parts
 
 
 def _own(benchmark: Benchmark, secret: Secret, public: Public | None) -> Public:

@@ -13,7 +13,7 @@ from leakboard.victim.secrets import victim_slice
 
 
 def network(benchmark: Benchmark, trial: int) -> nn.Module:
-    """Fresh: a new draw for every trial. Trained: the recipe's one network. Pretrained: public weights, verified.
+    """Fresh: a new draw for every trial. Trained: the recipe's network. Pretrained: public weights, verified.
 
     A defence may change the form of the network. ConfigError where it would have to be trained in that form.
     """
@@ -22,7 +22,7 @@ def network(benchmark: Benchmark, trial: int) -> nn.Module:
     if spec.weights == "trained":
         if form is not None:
             raise ConfigError(f"{benchmark.name}: a defence in the form of a network has no recipe that trains it")
-        model = trained_victim(benchmark, victim_slice(benchmark)).model
+        model = trained_victim(benchmark, victim_slice(benchmark), trial).model
     else:
         model = drawn(spec, benchmark.data, benchmark.normalise, benchmark.seed, draw)
         model = model if form is None else form(model, generator("defence", benchmark.seed, draw))

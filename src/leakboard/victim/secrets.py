@@ -38,8 +38,9 @@ class Secret:
 def secret(benchmark: Benchmark, trial: int) -> Secret:
     """The images of one trial: consecutive in official order, no image in two trials.
 
-    For a released model the classes take turns as the target, and the secrets are images of that class. With
-    `equal_labels`, so many of the batch have that class and the others are of the classes after it.
+    Where a class is sought, of a released model or by a live client, the classes take turns as the target, and the
+    secrets are images of that class. With `equal_labels`, so many of the batch have that class and the others are of
+    the classes after it.
     """
     victims = dataset_of(benchmark.data)
     if not victims.truth:
@@ -52,7 +53,7 @@ def secret(benchmark: Benchmark, trial: int) -> Secret:
 def _positions(benchmark: Benchmark, trial: int) -> Sequence[int] | np.ndarray:
     """The official positions of one trial's images. DataError where one of them is public."""
     victims, chosen = dataset_of(benchmark.data), _asked_for(benchmark, trial)
-    in_order = benchmark.threat.sees != "released" and benchmark.equal_labels is None
+    in_order = not benchmark.by_class and benchmark.equal_labels is None
     if in_order and benchmark.public_images is not None:
         hidden = Slice(victims, np.asarray(chosen))
         refuse_overlap({f"{benchmark.name}: the images of trial {trial}": hidden, "public images": _pool(benchmark)})
@@ -61,17 +62,23 @@ def _positions(benchmark: Benchmark, trial: int) -> Sequence[int] | np.ndarray:
 
 def _asked_for(benchmark: Benchmark, trial: int) -> Sequence[int] | np.ndarray:
     """The positions that are a trial's by its number, whoever else has them."""
-    if benchmark.threat.sees == "released":
-        classes = _targets(benchmark)
-        return _of_class(benchmark, classes[trial % len(classes)])
+    if benchmark.by_class:
+        return _of_class(benchmark, _target(benchmark, trial))
     if benchmark.equal_labels is not None:
         return _with_equal_labels(dataset_of(benchmark.data), benchmark, benchmark.equal_labels, trial)
     return _in_order(benchmark, trial)
 
 
 def class_images(benchmark: Benchmark, target: int) -> Tensor:
-    """All images (N, C, H, W) of a class that a released model may give away."""
+    """All images (N, C, H, W) of a class that a released model, or a federation, may give away."""
     return dataset_of(benchmark.data).take(_of_class(benchmark, target, whole=True))[0]
+
+
+def images_of_clients(benchmark: Benchmark, target: int) -> Secret:
+    """What honest clients hold between them where a class is sought; of the target only where the benchmark says so."""
+    images, labels = select(benchmark.data).take()
+    kept = labels != target if benchmark.target is not None and not benchmark.target.held else labels >= 0
+    return Secret(images[kept], labels[kept])
 
 
 def class_means(benchmark: Benchmark) -> dict[int, Tensor]:
@@ -81,8 +88,19 @@ def class_means(benchmark: Benchmark) -> dict[int, Tensor]:
 
 
 def _targets(benchmark: Benchmark) -> Sequence[int]:
-    """The classes that take turns where a model is released."""
-    return benchmark.data.classes or range(dataset_of(benchmark.data).classes)
+    """The classes that may be sought; where the benchmark says which are, these first."""
+    among = benchmark.data.classes or range(dataset_of(benchmark.data).classes)
+    official = () if benchmark.target is None else benchmark.target.classes
+    return [*official, *(label for label in among if label not in official)]
+
+
+def _target(benchmark: Benchmark, trial: int) -> int:
+    """The class that a trial is after: the official ones in turn, and after the official trials the others."""
+    targets = _targets(benchmark)
+    official = len(targets) if benchmark.target is None else len(benchmark.target.classes)
+    if official < len(targets) and trial >= benchmark.trials:
+        return targets[official + (trial - benchmark.trials) % (len(targets) - official)]
+    return targets[trial % official]
 
 
 def _in_order(benchmark: Benchmark, trial: int) -> np.ndarray:
@@ -130,7 +148,7 @@ def _with_equal_labels(victims: Dataset, benchmark: Benchmark, equal: int, trial
 def victim_slice(benchmark: Benchmark) -> Slice:
     """All images that any trial of the benchmark hides, as far as they are here."""
     victims = dataset_of(benchmark.data)
-    if benchmark.threat.sees == "released" or benchmark.equal_labels is not None:
+    if benchmark.by_class or benchmark.equal_labels is not None:
         return select(benchmark.data)
     asked = benchmark.trials * benchmark.batch
     if benchmark.data.classes is not None or benchmark.data.count is not None:
@@ -179,8 +197,8 @@ def development_trials(benchmark: Benchmark, most: int = MOST) -> range:
 
     The order is that of the official trials, whose numbering goes on. Taken is the longest run of trials whose images
     are all here, neither public nor in a training set of the benchmark's victim or evaluator; of long ones the first
-    `most`. Where a model is released its classes are the targets: development is on those that no official trial aims
-    at. DataError where there are none.
+    `most`. Where a class is sought, development is on those that no official trial aims at. DataError where there are
+    none.
     """
     taken, best, run = _taken(benchmark), range(0), range(0)
     for trial, chosen in _further(benchmark):
@@ -203,20 +221,26 @@ def development_slice(benchmark: Benchmark, trials: Sequence[int]) -> Slice:
 
 def _further(benchmark: Benchmark) -> Iterator[tuple[int, np.ndarray]]:
     """(trial, its positions) after the official ones, of all whose images are here."""
-    here, released = dataset_of(benchmark.data).available, benchmark.threat.sees == "released"
+    here, most = dataset_of(benchmark.data).available, benchmark.trials + len(_of_no_official_trial(benchmark))
     for trial in itertools.count(benchmark.trials):
-        if released and trial >= len(_targets(benchmark)):
+        if benchmark.by_class and trial >= most:
             return
         try:
             chosen = np.asarray(_asked_for(benchmark, trial))
         except DataError:
-            if released:  # a class with too few images; the next one may have more
+            if benchmark.by_class:  # a class with too few images; the next one may have more
                 continue
             return
         if not len(here) or chosen.min() > here[-1]:
             return
         if np.isin(chosen, here).all():
             yield trial, chosen
+
+
+def _of_no_official_trial(benchmark: Benchmark) -> Sequence[int]:
+    """The classes that might be sought, and are not."""
+    named = benchmark.trials if benchmark.target is None else len(benchmark.target.classes)
+    return _targets(benchmark)[named:]
 
 
 def _taken(benchmark: Benchmark) -> np.ndarray:
@@ -236,8 +260,8 @@ def _taken(benchmark: Benchmark) -> np.ndarray:
 
 
 def _none_left(benchmark: Benchmark, taken: int) -> str:
-    if benchmark.threat.sees == "released":
-        aims = min(benchmark.trials, len(_targets(benchmark)))
+    if benchmark.by_class:
+        aims = len(_targets(benchmark)) - len(_of_no_official_trial(benchmark))
         said = f"{len(_targets(benchmark))} classes of {benchmark.data} can be targets, {aims} of them are official"
     else:
         official, here = benchmark.trials * benchmark.batch, len(dataset_of(benchmark.data).available)

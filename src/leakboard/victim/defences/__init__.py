@@ -1,7 +1,8 @@
 """Defences of a benchmark (`defence: {name: {setting: value}}`): one function each, which acts at one point.
 
 A defence is a function marked with the point at which it acts; its settings are its keyword-only arguments. Adding one
-is adding a function. At a point, several act in the order of this file (a benchmark's hash knows no order):
+is adding a function; one that lies elsewhere is named by its `file` (`own.py`). At a point, several act in the order in
+which they stand here, those of files last and by name (a benchmark's hash knows no order):
 
 network(model, rng) -> model                               the form of the network
 local_step(model, loss, images, labels, rng) -> gradients  what a step of local training takes for the gradient
@@ -14,33 +15,22 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from leakboard.config import Benchmark, ConfigError
+from leakboard.config.benchmark import FILE
 from leakboard.federation.clients import LocalStep, Sending
-from leakboard.federation.rounds import Aggregate, State
+from leakboard.federation.rounds import Aggregate
+from leakboard.victim.defences import aggregates, answers, forms, local_steps, messages, own, points
+from leakboard.victim.defences.points import POINTS, acts_on
 
-TRAINED = ("gradient", "update", "sequence", "participation")
-# point -> the kinds of observation in which something happens there
-POINTS = {
-    "network": (*TRAINED, "released"),
-    "local_step": TRAINED,
-    "message": TRAINED,
-    "aggregate": ("update", "sequence", "participation"),
-    "answer": ("released",),
-}
-
-
-class Defence(NamedTuple):
-    """A defence and the point at which it acts."""
-
-    point: str
-    act: Callable[..., Any]
+__all__ = ["Defences", "acts_on", "aggregates", "answers", "defences_of", "forms", "local_steps", "messages"]
 
 
 class Defences(NamedTuple):
@@ -53,50 +43,36 @@ class Defences(NamedTuple):
     answer: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
 
-DEFENCES: dict[str, Defence] = {}
-
-
-def acts_on(point: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Marks a function as the defence of its name, which acts at `point`."""
-
-    def mark(act: Callable[..., Any]) -> Callable[..., Any]:
-        DEFENCES[act.__name__] = Defence(point, act)
-        return act
-
-    return mark
-
-
-@acts_on("message")
-def gaussian_noise(tensors: State, rng: torch.Generator, *, deviation: float) -> State:
-    """Gaussian noise of this standard deviation on every entry, drawn on the CPU; 0 leaves every bit as it is."""
-    if not deviation:
-        return tensors
-    noise = {key: torch.randn(tensor.shape, generator=rng, dtype=tensor.dtype) for key, tensor in tensors.items()}
-    return {key: tensor + deviation * noise[key].to(tensor.device) for key, tensor in tensors.items()}
-
-
-@acts_on("answer")
-def rounding(confidences: Tensor, rng: torch.Generator, *, step: float) -> Tensor:
-    """Confidences rounded to multiples of `step`; 0 leaves every bit as it is."""
-    return (confidences / step).round() * step if step else confidences
-
-
 def defences_of(benchmark: Benchmark) -> Defences:
     """What acts in a benchmark. ConfigError in one line: a name, setting or value that does not fit."""
-    if unknown := sorted(set(benchmark.defence) - set(DEFENCES)):
-        raise ConfigError(f"{benchmark.name}: defence: unknown {', '.join(unknown)}; there are: {', '.join(DEFENCES)}")
     acting: dict[str, list[Callable[..., Any]]] = {}
-    for name, (point, act) in DEFENCES.items():
-        if name in benchmark.defence:
-            what, settings = f"{benchmark.name}: defence.{name}", benchmark.defence[name]
-            if benchmark.threat.sees not in POINTS[point]:
-                raise ConfigError(f"{what} acts on the {point}, which {benchmark.threat.sees!r} does not come by")
-            _check(what, act, settings)
-            acting.setdefault(point, []).append(partial(act, **settings))
+    for name, point, act in _named(benchmark):
+        what, settings = f"{benchmark.name}: defence.{name}", dict(benchmark.defence[name])
+        if benchmark.threat.sees not in POINTS[point]:
+            raise ConfigError(f"{what} acts on the {point}, which {benchmark.threat.sees!r} does not come by")
+        file = settings.pop(FILE, None)
+        strengths = {key: value for key, value in settings.items() if isinstance(value, float)}
+        _check(what, act, strengths)
+        act = own.checked(file, point, act) if isinstance(file, Path) else act
+        acting.setdefault(point, []).append(partial(act, **strengths))
     if len(acting.get("local_step", ())) > 1:
         raise ConfigError(f"{benchmark.name}: defence: a local step is replaced by one defence, not several")
     whole: dict[str, Any] = {point: acts[0] if len(acts) == 1 else _in_turn(acts) for point, acts in acting.items()}
     return Defences(**whole)
+
+
+def _named(benchmark: Benchmark) -> Iterator[tuple[str, str, Callable[..., Any]]]:
+    """(name, point, function) of every defence, in the order in which they act."""
+    files = {name: settings[FILE] for name, settings in benchmark.defence.items() if FILE in settings}
+    if unknown := sorted(set(benchmark.defence) - set(files) - set(points.DEFENCES)):
+        raise ConfigError(
+            f"{benchmark.name}: defence: unknown {', '.join(unknown)}; there are: {', '.join(points.DEFENCES)}"
+        )
+    if taken := sorted(set(files) & set(points.DEFENCES)):
+        raise ConfigError(f"{benchmark.name}: defence.{taken[0]} is known and has no `file`; call yours otherwise")
+    yield from ((name, *points.DEFENCES[name]) for name in points.DEFENCES if name in benchmark.defence)
+    for name, path in sorted(files.items()):
+        yield (name, *own.own_defence(Path(str(path))))
 
 
 def _check(what: str, act: Callable[..., Any], settings: dict[str, float]) -> None:

@@ -1,0 +1,56 @@
+"""What more starts buy: the rows of a board that differ by nothing but how many starts they choose the best of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from leakboard import config
+from leakboard.board import figures
+from leakboard.board.estimates import estimate, most_trials, samples
+from leakboard.config import Benchmark, digest
+from leakboard.metrics import heading
+from leakboard.record.results import Results
+
+COLUMNS = ["row", "restarts", "score", "low", "high", "n"]
+SETTING = "restarts"  # what attacks call it, and the column in which they say how many they had
+
+
+def by_restarts(results: Results, benchmark: Benchmark) -> pd.DataFrame:
+    """`COLUMNS`: of rows alike in all other settings the score by restarts, named after the first of them.
+
+    Empty where no two rows of a paper are such.
+    """
+    found = []
+    for paper in config.papers_on(benchmark.name):
+        lines, alike = results.current_lines(paper, benchmark.name), dict[str, str]()
+        for variant, settings in config.params(paper).variants_on(benchmark).items():
+            others = digest({name: value for name, value in settings.items() if name != SETTING})
+            first = alike.setdefault(others, variant)
+            own = lines.loc[lines["variant"] == variant, SETTING].dropna()
+            chosen = most_trials(samples(lines, variant, benchmark.metrics[0], benchmark.batch))
+            if chosen is None or own.nunique() != 1:
+                continue
+            if (ours := estimate(chosen.values, chosen.metric, chosen.batch)).exists:
+                found.append((f"{paper} / {first}", own.iloc[0], ours.ours, ours.low, ours.high, ours.n))
+    rows = pd.DataFrame(found, columns=COLUMNS)
+    return rows[rows["row"].map(rows.groupby("row")["restarts"].nunique()) > 1]
+
+
+def drawing(rows: pd.DataFrame, metric: str) -> str:
+    """Score against restarts, as SVG text."""
+
+    def draw(axes: Any) -> None:
+        for index, (row, points) in enumerate(rows.groupby("row", sort=False)):
+            points = points.sort_values("restarts")
+            ends = [points["score"] - points["low"], points["high"] - points["score"]]
+            colour, label = figures.COLOURS[index % len(figures.COLOURS)], f"{row} (n = {points['n'].max()})"
+            axes.errorbar(
+                points["restarts"], points["score"], yerr=ends, fmt="o-", color=colour, label=label, capsize=2
+            )
+        axes.set_xticks(sorted(rows["restarts"].unique()))
+        axes.set(xlabel="starts, the best by the attack's own score handed in", ylabel=heading(metric))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
+
+    return figures.svg(draw)
