@@ -91,15 +91,18 @@ def test_attack_is_one_frozen_dataclass(paper):
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_run_of_a_paper_exists(paper):
     params = config.params(paper)
-    assert {*params.on, *params.elsewhere} <= set(QUESTIONS)
-    for run in params.on:
+    assert {*params.boards, *params.elsewhere} <= set(QUESTIONS)
+    for run in params.boards:
         assert params.variants_on(config.benchmark(run, "quick")), f"no row stands on {run}"
 
 
 def test_controls_stand_on_every_board():
     """Their benchmarks are listed once, for DVC; which rows stand on which board follows from `sees` and `truth`."""
-    boards = {run for paper in PAPERS if paper != "controls" for run in config.params(paper).on}
-    assert set(config.params("controls").on) == boards
+    attacks = [config.params(paper) for paper in PAPERS if paper != "controls"]
+    boards = {run for params in attacks for run in params.boards}
+    for scale in config.SCALES:
+        attacked = {run for params in attacks for run in params.boards_at(scale)}
+        assert set(config.params("controls").boards_at(scale)) == attacked
     for run in boards:
         assert config.params("controls").variants_on(config.benchmark(run, "quick")), f"no control on {run}"
 
@@ -108,7 +111,7 @@ def test_boards_that_this_file_reads_are_the_suites():
     listed = {
         (paper, variant, run)
         for paper in PAPERS
-        for run in config.params(paper).on
+        for run in config.params(paper).boards
         for variant in config.params(paper).variants_on(config.benchmark(run, "quick"))
     }
     assert set(ROWS) == listed

@@ -27,7 +27,7 @@ from leakboard.victim.secrets import victim_slice
 
 GMI = contract.load(ROOT / "baselines" / "gmi" / "attack.py")
 MODULE = sys.modules[GMI.__module__]
-BOARDS = config.params("gmi").boards
+BOARDS = tuple(config.params("gmi").boards)
 SIDE, CLASSES, NOISE = 4, 3, 5
 TRAINED = {
     "network": {"name": "cnn3", "width": 4, "weights": "trained"},

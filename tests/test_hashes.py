@@ -143,7 +143,7 @@ def test_every_committed_line_bears_a_hash_of_today_or_of_the_migration():
     for scale in config.SCALES:
         results = Results.at(scale)
         for paper in config.paper_names():
-            for board in config.params(paper).on:
+            for board in config.params(paper).boards_at(scale):
                 keys = trial_lines.present_keys(paper, results.benchmark(board))
                 for variant, key in keys.items():
                     known = moved.get(f"{scale} {paper} {board} {variant}")

@@ -25,7 +25,7 @@ from leakboard.victim.network import network
 from leakboard.victim.secrets import public, secret
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml") if path.name != "dvc.yaml")
-RUN = {run for paper in config.paper_names() for run in config.params(paper).on}  # others are for users' data
+RUN = {run for paper in config.paper_names() for run in config.params(paper).boards}  # others are for users' data
 KINDS = {"gradient": "Gradient", "update": "ModelUpdate", "sequence": "ModelSequence"}
 KINDS |= {"participation": "Participation", "released": "ReleasedModel"}
 

@@ -95,7 +95,8 @@ def places(scale: Scale) -> Iterator[tuple[str, str]]:
     for paper in config.paper_names():
         attack = contract.load(config.root() / "baselines" / paper / "attack.py")
         if hasattr(attack, "reconstruct_many"):
-            yield from ((name, paper) for name in config.params(paper).on if config.benchmark(name, scale).budget > 1)
+            boards = config.params(paper).boards_at(scale)
+            yield from ((name, paper) for name in boards if config.benchmark(name, scale).budget > 1)
 
 
 class Workload:

@@ -82,7 +82,7 @@ def list_() -> None:
         papers = Table("paper", "title", "variants", "benchmarks", title="baselines/")
         for name in config.paper_names():
             params = config.params(name)
-            papers.add_row(*cells(name, params.title, ", ".join(params.variants), len(params.on)))
+            papers.add_row(*cells(name, params.title, ", ".join(params.variants), len(params.boards)))
         questions = Table("benchmark", "question", "sees", "trials quick / paper", title="benchmarks/")
         for name in config.benchmark_names():
             quick, paper = (config.benchmark(name, scale) for scale in SCALES)

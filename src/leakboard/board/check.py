@@ -80,7 +80,7 @@ def _counted(judged: list[pd.DataFrame]) -> str:
 
 
 def _paper_findings(results: Results, paper: str, gating: Collection[BoardRow]) -> Iterator[Finding]:
-    for run in params(paper).boards:
+    for run in params(paper).boards_at(results.scale):
         place = results.folder(paper, run)
         yield from guarded(place, functools.partial(_run_findings, results, paper, run, gating))
     yield from strays.of_paper(results, paper)

@@ -32,7 +32,7 @@ def of_scale(results: Results) -> Iterator[Finding]:
 
 def of_paper(results: Results, paper: str) -> Iterator[Finding]:
     """What lies among the results of a paper and is of no benchmark that it stands on, or no file of a stage."""
-    runs = params(paper).boards
+    runs = params(paper).boards_at(results.scale)
     named = f"no benchmark that `on:` in baselines/{paper}/params.yaml names"
     yield from _unknown(results.papers / paper, runs, named)
     for run in runs:

@@ -104,7 +104,7 @@ def _check_row(place: str, paper: str, row: Row) -> None:
 
 def papers_on(benchmark: str) -> list[str]:
     """The papers that stand on a benchmark."""
-    return [paper for paper in paper_names() if benchmark in params(paper).on]
+    return [paper for paper in paper_names() if benchmark in params(paper).boards]
 
 
 CONTROLS = "controls"  # the paper whose rows attack nothing, on every board
@@ -117,7 +117,7 @@ def controls() -> frozenset[tuple[str, str]]:
 
 def board_names() -> list[str]:
     """The benchmarks that any paper stands on, each of them a board."""
-    return sorted({run for paper in paper_names() for run in params(paper).on})
+    return sorted({run for paper in paper_names() for run in params(paper).boards})
 
 
 @functools.lru_cache(maxsize=1024)

@@ -29,8 +29,8 @@ class Params(Strict):
     """`baselines/<paper>/params.yaml`: which rows there are and on which boards they stand.
 
     variants: {row: the attack's settings}. on: {benchmark: {row: settings that differ there}}; with no row named, all
-    rows stand there. sees, truth: {row: the kinds of observation, or of truth, that it stands on}, where not all.
-    elsewhere: as `on`, of benchmarks that no board shows the paper on. controls: rows that do not attack, such as a
+    rows stand there. quick_only: as `on`, of boards whose paper scale nobody has run yet. sees, truth: {row: the kinds
+    of observation, or of truth, that it stands on}, where not all. elsewhere: as `on`, of benchmarks that no board shows the paper on. controls: rows that do not attack, such as a
     prior that nothing is asked of; they bear no rank, and what is claimed to work must be above them.
     """
 
@@ -38,6 +38,7 @@ class Params(Strict):
     title: Cell
     variants: Rows = Field(min_length=1)
     on: dict[Name, Rows]
+    quick_only: dict[Name, Rows] = Field(default_factory=dict)
     sees: dict[Name, Annotated[tuple[Sees, ...], Different]] = Field(default_factory=dict)
     truth: dict[Name, Annotated[tuple[Literal["images", "labels", "classes"], ...], Different]] = Field(
         default_factory=dict
@@ -47,22 +48,29 @@ class Params(Strict):
 
     @model_validator(mode="after")
     def _rows_are_variants(self) -> Params:
-        rows: list[Iterable[str]] = [self.sees, self.truth, self.controls, *self.on.values(), *self.elsewhere.values()]
+        boards = [rows for there in (self.on, self.quick_only, self.elsewhere) for rows in there.values()]
+        rows: list[Iterable[str]] = [self.sees, self.truth, self.controls, *boards]
         unknown = sorted({row for named in rows for row in named} - set(self.variants))
         if unknown:
             raise ValueError(f"no variant {', '.join(unknown)}; there are: {', '.join(self.variants)}")
+        if twice := sorted(self.on.keys() & self.quick_only.keys()):
+            raise ValueError(f"{', '.join(twice)}: under `on` and under `quick_only`")
         return self
 
     @property
-    def boards(self) -> tuple[str, ...]:
-        """The benchmarks that the paper stands on."""
-        return tuple(self.on)
+    def boards(self) -> dict[str, Rows]:
+        """The benchmarks that the paper stands on, at whichever scale."""
+        return {**self.on, **self.quick_only}
+
+    def boards_at(self, scale: Scale) -> tuple[str, ...]:
+        """Those that it has results on at this scale."""
+        return tuple(self.on if scale == "paper" else self.boards)
 
     def variants_on(self, benchmark: Benchmark) -> dict[str, Settings]:
         """{row: its settings} on this benchmark; none where the paper does not stand on it."""
-        if benchmark.name not in self.on:
+        if benchmark.name not in self.boards:
             return {}
-        here = self.on[benchmark.name] or self.variants
+        here = self.boards[benchmark.name] or self.variants
         return {name: chosen for name, chosen in self.fitting(benchmark).items() if name in here}
 
     def fitting(self, benchmark: Benchmark) -> dict[str, Settings]:
@@ -73,7 +81,7 @@ class Params(Strict):
 
     def settings(self, variant: str, benchmark: str) -> Settings:
         """The settings of a row on a benchmark, whether or not it stands on its board."""
-        there = {**self.elsewhere, **self.on}.get(benchmark, {})
+        there = {**self.elsewhere, **self.boards}.get(benchmark, {})
         return {**(self.variants[variant] or {}), **(there.get(variant) or {})}
 
 

@@ -148,7 +148,7 @@ def draw(results: Sequence[Results], count: int, seed: int) -> list[Drawn]:
 def _rows(results: Results) -> Iterator[list[Drawn]]:
     """The candidates of every row that stands on a board, in a fixed order."""
     for paper in paper_names():
-        for run in params(paper).boards:
+        for run in params(paper).boards_at(results.scale):
             stage = Stage(paper, results.benchmark(run), results)
             lines = trial_lines.read(stage.folder / "trials.csv")
             fitting = (lines["device_kind"] == "cpu") & (lines["status"] == "ok")

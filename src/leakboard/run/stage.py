@@ -59,7 +59,10 @@ class Stage:
 
 
 def stages(results: Results, paper: str | None, benchmark: str | None) -> list[Stage]:
-    """The stages of one paper, or of all; ConfigError when the paper does not stand on the benchmark."""
+    """The stages of one paper, or of all; ConfigError when the paper does not stand on the benchmark.
+
+    At paper scale those that have results, and any that is named.
+    """
     found = []
     for name in [paper] if paper else paper_names():
         boards = params(name).boards
@@ -67,7 +70,7 @@ def stages(results: Results, paper: str | None, benchmark: str | None) -> list[S
             if paper:
                 raise ConfigError(f"{paper} does not run on {benchmark!r}; its runs: {', '.join(boards)}")
             continue
-        wanted = boards if benchmark is None else [benchmark]
+        wanted = params(name).boards_at(results.scale) if benchmark is None else [benchmark]
         found += [Stage(name, results.benchmark(board), results) for board in wanted]
     return found
 
