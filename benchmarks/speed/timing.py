@@ -24,6 +24,7 @@ from leakboard.attack.meter import Meter
 from leakboard.attack.step import bare
 from leakboard.config import Benchmark, Scale
 from leakboard.models import build
+from leakboard.record import speed
 from leakboard.rng import generator, seeded
 from leakboard.run.execution import GROUPS, LOOP, Execution
 from leakboard.run.observation import observe
@@ -96,7 +97,8 @@ def places(scale: Scale) -> Iterator[tuple[str, str]]:
         attack = contract.load(config.root() / "baselines" / paper / "attack.py")
         if hasattr(attack, "reconstruct_many"):
             boards = config.params(paper).boards_at(scale)
-            yield from ((name, paper) for name in boards if config.benchmark(name, scale).budget > 1)
+            own = (name for name in boards if speed.measured_on(name) == name)
+            yield from ((name, paper) for name in own if config.benchmark(name, scale).budget > 1)
 
 
 class Workload:

@@ -40,6 +40,8 @@ def benchmark(name: str, scale: Scale, folder: Path | None = None) -> Benchmark:
 def like(name: str) -> str | None:
     """The benchmark that `common: like` of another names, whose question it asks with what it says itself on top."""
     path = root() / "benchmarks" / f"{checked_name(name, 'a benchmark')}.yaml"
+    if not there(path):
+        return None
     stated = _likeness(path, _sections(path, state_of(path)))
     return None if stated is None else stated[0]
 

@@ -28,10 +28,11 @@ Metric = Annotated[str, AfterValidator(_metric)]
 class Params(Strict):
     """`baselines/<paper>/params.yaml`: which rows there are and on which boards they stand.
 
-    variants: {row: the attack's settings}. on: {benchmark: {row: settings that differ there}}; with no row named, all
-    rows stand there. quick_only: as `on`, of boards whose paper scale nobody has run yet. sees, truth: {row: the kinds
-    of observation, or of truth, that it stands on}, where not all. elsewhere: as `on`, of benchmarks that no board shows the paper on. controls: rows that do not attack, such as a
-    prior that nothing is asked of; they bear no rank, and what is claimed to work must be above them.
+    variants: {row: the attack's settings}. on: {benchmark: {row: settings that differ there}}; with no row named,
+    all rows stand there. quick_only: as `on`, of boards whose paper scale nobody has run yet. sees, truth: {row:
+    the kinds of observation, or of truth, that it stands on}, where not all. elsewhere: as `on`, of benchmarks that
+    no board shows the paper on. controls: rows that do not attack, such as a prior that nothing is asked of; they
+    bear no rank, and what is claimed to work must be above them.
     """
 
     version: Count

@@ -166,6 +166,14 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def measured_on(benchmark: str) -> str:
+    """The benchmark whose rows tell what a search costs on this one.
+
+    A defence changes what is searched for and not the search: where a benchmark is like another, that one is measured.
+    """
+    return config.like(benchmark) or benchmark
+
+
 def chosen(scale: Scale) -> dict[Place, Measured]:
     """The chosen row of every place of the checkout's table."""
     return {row.place: row for row in read(path(scale)) if row.chosen}
@@ -173,7 +181,7 @@ def chosen(scale: Scale) -> dict[Place, Measured]:
 
 def seconds_per_step(scale: Scale, benchmark: str, attack: str, device: str) -> float:
     """Of the chosen execution; NaN where nothing was measured."""
-    found = chosen(scale).get((benchmark, attack, device))
+    found = chosen(scale).get((measured_on(benchmark), attack, device))
     return found.seconds_per_step if found else math.nan
 
 

@@ -61,5 +61,5 @@ LOOP = Execution()
 
 def chosen(attack: str, benchmark: Benchmark, device_kind: str) -> Execution:
     """What `results/<scale>/speed.csv` chose for this attack on this benchmark; the plain loop where it is silent."""
-    row = speed.chosen(benchmark.scale).get((benchmark.name, attack, device_kind))
+    row = speed.chosen(benchmark.scale).get((speed.measured_on(benchmark.name), attack, device_kind))
     return LOOP if row is None else Execution(row.execution, row.stacked)
