@@ -79,10 +79,11 @@ def main(
 def list_() -> None:
     """The papers, their variants, and the benchmarks."""
     with plainly():
-        papers = Table("paper", "title", "variants", "benchmarks", title="baselines/")
+        papers = Table("paper", "title", "variants", "boards quick / paper", title="baselines/")
         for name in config.paper_names():
             params = config.params(name)
-            papers.add_row(*cells(name, params.title, ", ".join(params.variants), len(params.boards)))
+            boards = " / ".join(str(len(params.boards_at(scale))) for scale in SCALES)
+            papers.add_row(*cells(name, params.title, ", ".join(params.variants), boards))
         questions = Table("benchmark", "question", "sees", "trials quick / paper", title="benchmarks/")
         for name in config.benchmark_names():
             quick, paper = (config.benchmark(name, scale) for scale in SCALES)
