@@ -80,9 +80,8 @@ def list_() -> None:
     """The papers, their variants, and the benchmarks."""
     with plainly():
         papers = Table("paper", "title", "variants", "boards quick / paper", title="baselines/")
-        for name in config.paper_names():
-            params = config.params(name)
-            boards = " / ".join(str(len(params.boards_at(scale))) for scale in SCALES)
+        for name, params in ((name, config.params(name)) for name in config.paper_names()):
+            boards = f"{len(params.boards)} / {len(params.on)}"
             papers.add_row(*cells(name, params.title, ", ".join(params.variants), boards))
         questions = Table("benchmark", "question", "sees", "trials quick / paper", title="benchmarks/")
         for name in config.benchmark_names():
