@@ -156,3 +156,16 @@ def test_rows_that_differ_by_their_starts_alone_stand_in_one_line(monkeypatch):
     svg = restarts.drawing(rows, "evaluator_accuracy")
     assert svg == restarts.drawing(rows, "evaluator_accuracy") and svg.count("<svg") == 1
     assert restarts.by_restarts(results, config.benchmark("cnn_lfw_released_masked", "quick")).empty
+
+def test_the_rounds_of_a_row_stand_beside_each_other(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = {"trial 0": rng.random((3, 1, 8, 8)), "trial 1": rng.random((2, 1, 8, 8))}
+    figures.lapse(tmp_path / "rounds.png", rows, ["1", "2", "4"])
+    with Image.open(tmp_path / "rounds.png") as sheet:
+        pixels = np.asarray(sheet)
+    tile = 56
+    left = pixels.shape[1] - 3 * (tile + figures.GAP)
+    first = pixels[figures.GAP : figures.GAP + tile, left : left + tile]
+    assert np.array_equal(first[::7, ::7], np.round(rows["trial 0"][0, 0] * 255).astype(np.uint8))
+    blank = pixels[2 * figures.GAP + tile : 2 * (figures.GAP + tile), left + 2 * (tile + figures.GAP) :]
+    assert (blank == 255).all(), "a row that ended earlier is blank from there on"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,6 +51,31 @@ def grid(
         if len(content) <= MOST_BYTES:
             break
     write_picture(Path(path), content)
+
+
+def lapse(path: Path, rows: Mapping[str, np.ndarray], steps: Sequence[str]) -> None:
+    """Write a PNG: a line of pictures (S, C, H, W) in [0, 1] for each of `rows`, the step of each below the last one.
+
+    A row that has fewer steps than `steps` (S,) is blank from there on.
+    """
+    from PIL import Image, ImageDraw
+
+    tiles = {name: [_tile(np.asarray(image, dtype=float), 56) for image in images] for name, images in rows.items()}
+    first = next(iter(tiles.values()))[0]
+    (height, width), font = first.shape[:2], _font(10)
+    margin = int(max(font.getlength(name) for name in tiles)) + 2 * GAP
+    size = (margin + len(steps) * (width + GAP), GAP + len(tiles) * (height + GAP) + LINE)
+    sheet = Image.new("L" if first.ndim == 2 else "RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, (name, line) in enumerate(tiles.items()):
+        top = GAP + row * (height + GAP)
+        draw.text((GAP, top + height // 2), name, fill="black", font=font, anchor="lm")
+        for column, tile in enumerate(line[: len(steps)]):
+            sheet.paste(Image.fromarray(tile), (margin + column * (width + GAP), top))
+    for column, step in enumerate(steps):
+        left = margin + column * (width + GAP) + width // 2
+        draw.text((left, size[1] - LINE), step, fill="#444444", font=_font(9), anchor="mt")
+    write_picture(Path(path), _png(sheet))
 
 
 def write_picture(path: Path, content: bytes) -> None:

@@ -24,6 +24,10 @@ from leakboard.record.saving import write_text
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PNG = b"\x89PNG\r\n\x1a\n"
+PICTURES = {
+    "grid.png": "the truth above, reconstructions below, PSNR in dB under each.",
+    "rounds.png": "what its first row had in some of the rounds, a line for each trial.",
+}
 MACHINE = ["device_kind", "device", "torch", "cuda", "threads", "commit", "dirty"]
 CURVE_CAPTION = "Quality over cost: mean PSNR after so many gradient evaluations, with its 95 % interval over trials."
 GROWTH_CAPTION = (
@@ -179,14 +183,15 @@ def _inline(svg: str, name: str) -> Any:
 
 
 def _grid(results: Results, run: str, paper: str) -> list[dict[str, str]]:
-    """The paper's picture as a data URI, if it has one; RecordError where it is none."""
-    path = results.folder(paper, run) / "grid.png"
-    if not there(path):
-        return []
-    if not bytes_of(path, RecordError).startswith(PNG):
-        raise RecordError(f"{path} is no PNG picture, expected one")
-    caption = f"{config.params(paper).title}: the truth above, reconstructions below, PSNR in dB under each."
-    return [{"source": _uri(path), "caption": caption}]
+    """The paper's pictures as data URIs, those that it has; RecordError where one is none."""
+    title, found = config.params(paper).title, []
+    for name, says in PICTURES.items():
+        path = results.folder(paper, run) / name
+        if there(path):
+            if not bytes_of(path, RecordError).startswith(PNG):
+                raise RecordError(f"{path} is no PNG picture, expected one")
+            found.append({"source": _uri(path), "caption": f"{title}: {says}"})
+    return found
 
 
 def _uri(picture: Path) -> str:

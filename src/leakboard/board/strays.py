@@ -16,7 +16,7 @@ OF_A_SCALE = (
     "papers", "leaderboard.md", "leaderboard.csv", "published.csv", "speed.csv", "growth.csv", "growth.png",
     "peers.csv", "dvc.yaml", "dvc.lock",
 )  # fmt: skip
-OF_A_RUN = ("trials.csv", "metrics.json", "timing.json", "curve.csv", "grid.png")
+OF_A_RUN = ("trials.csv", "metrics.json", "timing.json", "curve.csv", "grid.png", "rounds.png")
 
 
 def above_scales(top: Path) -> Iterator[Finding]:

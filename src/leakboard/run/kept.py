@@ -32,6 +32,7 @@ SAME = (*trial_lines.PLACE, *trial_lines.KEY)  # two lines alike in these are of
 # holds the victim nearest to each reconstruction.
 Pictures = tuple[np.ndarray, ...]
 NEAREST = "nearest victim"
+Frames = tuple[np.ndarray, np.ndarray]  # steps (S,) and the first image at each (S, C, H, W)
 Gallery = dict[str, dict[int, Pictures]]  # variant -> trial -> pictures
 
 
@@ -73,7 +74,8 @@ class Place:
             chosen = [outcome for outcome, is_new in zip(outcomes, new, strict=True) if is_new]
             for one in chosen:
                 pictures = one.pictures if one.line["trial"] in shown else None
-                keep(self.reconstructions, one.line["variant"], one.line["trial"], one.got, pictures)
+                frames = one.frames if one.line["trial"] in shown else None
+                keep(self.reconstructions, one.line["variant"], one.line["trial"], one.got, pictures, frames)
             self.write(there, lines[new], curve_rows(one.curve for one in chosen))
             if len(outdated):
                 orphans = outdated[_outside(outdated, trial_lines.read(self.file), PLACE)]
@@ -122,7 +124,14 @@ def curve_rows(rows: Iterable[Sequence[Mapping]]) -> pd.DataFrame:
     return lines.drop_duplicates(list(curve_lines.PLACE), keep="last", ignore_index=True)
 
 
-def keep(folder: Path, variant: str, trial: int, got: Reconstruction | None, pictures: Pictures | None) -> None:
+def keep(
+    folder: Path,
+    variant: str,
+    trial: int,
+    got: Reconstruction | None,
+    pictures: Pictures | None,
+    frames: Frames | None = None,
+) -> None:
     """Keep what was handed in, and the pictures if there are, so that nothing need be attacked again to be seen or to
     be scored by another metric.
     """
@@ -133,6 +142,8 @@ def keep(folder: Path, variant: str, trial: int, got: Reconstruction | None, pic
         arrays["labels"] = got.labels.numpy()
     if pictures is not None:
         arrays |= dict(zip(("true", "shown", "nearest"), pictures, strict=False))
+    if frames is not None:
+        arrays |= dict(zip(("steps", "frames"), frames, strict=True))
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
     saving.write_bytes(folder / f"{variant}-{trial}.npz", content.getvalue())
@@ -159,6 +170,19 @@ def gallery(folder: Path, variants: Iterable[str], shown: Iterable[int] = range(
                     if "true" in arrays:
                         trials[trial] = tuple(arrays[key] for key in ("true", "shown", "nearest") if key in arrays)
     return {name: trials for name, trials in found.items() if trials}
+
+
+def draw_lapse(path: Path, folder: Path, variant: str, shown: Iterable[int] = range(GRID)) -> None:
+    """What a row had at some of its steps, one line a trial; nothing where no frames were kept."""
+    lines: dict[str, np.ndarray] = {}
+    for trial in shown:
+        kept_there = folder / f"{variant}-{trial}.npz"
+        if kept_there.exists():
+            with np.load(kept_there, allow_pickle=False) as arrays:
+                if "frames" in arrays:
+                    lines[f"trial {trial}"], steps = arrays["frames"], arrays["steps"]
+    if lines:
+        figures.lapse(path, lines, [str(step) for step in steps])
 
 
 def draw_grid(path: Path, pictures: Gallery, beside: Gallery | None = None) -> None:

@@ -129,6 +129,8 @@ def derive(stage: Stage) -> None:
         kept.draw_grid(grid, kept.gallery(stage.reconstructions, stage.variants), _controls(stage))
         if not grid.exists() and judged_against(stage.benchmark.metrics[0]) == "labels":
             _draw_truth(grid, stage.benchmark)
+        if stage.benchmark.threat.sees == "participation":
+            kept.draw_lapse(stage.folder / "rounds.png", stage.reconstructions, next(iter(stage.variants)))
 
 
 def _controls(stage: Stage) -> kept.Gallery:

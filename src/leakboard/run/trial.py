@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from leakboard import engine_of
@@ -21,7 +22,7 @@ from leakboard.run.attacker import Attacker, CraftError
 from leakboard.run.exchange import Attempt, attempted
 from leakboard.run.execution import LOOP, Execution
 from leakboard.run.judgement import judged
-from leakboard.run.kept import Pictures
+from leakboard.run.kept import Frames, Pictures
 from leakboard.run.observation import observe, skip_reason
 from leakboard.run.trained import training_seconds
 from leakboard.score import curve, nothing, time_to
@@ -51,12 +52,16 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What a trial leaves: its line of `trials.csv`, its curve, what was handed in, and pictures for the grid."""
+    """What a trial leaves: its line of `trials.csv`, its curve, what was handed in, and pictures for the grid.
+
+    frames: of a class, the first image on the way (S, C, H, W) and the steps (S,) at which it was shown.
+    """
 
     line: dict[str, Any]
     curve: list[dict[str, Any]] = field(default_factory=list)
     got: Reconstruction | None = None
     pictures: Pictures | None = None
+    frames: Frames | None = None
 
 
 def attempt(job: Job) -> Outcome:
@@ -124,7 +129,13 @@ def _outcome(job: Job, line: dict[str, Any], hidden: Secret, got: Reconstruction
     reached = dict(zip(("seconds_to_20", "evaluations_to_20"), time_to(rows), strict=True)) if verdict.compares else {}
     where = {"variant": job.variant, "trial": job.trial, "device_kind": line["device_kind"]}
     line = {**line, **verdict.scores, **reached, "reconstruction_sha": sha_of([got.images])}
-    return Outcome(line, [{**where, **row} for row in rows], got, verdict.pictures)
+    frames = None if verdict.compares else _frames(snapshots)
+    return Outcome(line, [{**where, **row} for row in rows], got, verdict.pictures, frames)
+
+
+def _frames(snapshots: Sequence[Snapshot]) -> Frames | None:
+    shown = [(one.step, one.images[0].numpy()) for one in snapshots if len(one.images)]
+    return (np.array([step for step, _ in shown]), np.stack([image for _, image in shown])) if shown else None
 
 
 def _to_the_end(snapshots: list[Snapshot], line: dict[str, Any], got: Reconstruction, job: Job) -> list[Snapshot]:
