@@ -70,6 +70,8 @@ def test_what_a_benchmark_may_not_say_is_one_clear_line(section, change, says, t
         ({"sees": {"plain": ["gradients"]}}, "no kind of observation 'gradients'"),
         ({"sees": {"palin": ["gradient"]}}, "no variant palin"),
         ({"runs": ["b"]}, "runs: found a key that is none"),
+        ({"quick_only": {"b": {}}}, "b: under `on` and under `quick_only`"),
+        ({"quick_only": {"c": {"palin": {}}}}, "no variant palin"),
     ],
 )
 def test_what_params_may_not_say_is_one_clear_line(change, says, tmp_path, monkeypatch):

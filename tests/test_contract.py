@@ -40,7 +40,7 @@ def _rows() -> list[tuple[str, str, str]]:
     for paper in PAPERS:
         content = yaml.load((ROOT / "baselines" / paper / "params.yaml").read_text(), Loader=Yaml12)
         sees, truth = content.get("sees", {}), content.get("truth", {})
-        for run, named in content["on"].items():
+        for run, named in (content["on"] | content.get("quick_only", {})).items():
             kind = run.split("_")[2]
             of_class = kind in ("released", "participation")
             asked = "labels" if "labels" in run.split("_") else "classes" if of_class else "images"

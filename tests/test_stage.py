@@ -95,6 +95,16 @@ def toy_stages(results: Path) -> list[Stage]:
     return stages(Results.at("quick", results), "toy", None)
 
 
+def test_paper_scale_leaves_out_boards_that_wait_for_it_unless_one_is_named(suite, tmp_path):
+    params = suite / "baselines" / "toy" / "params.yaml"
+    content = yaml.safe_load(params.read_text())
+    params.write_text(yaml.safe_dump({**content, "on": {}, "quick_only": content["on"]}))
+    for scale, found in (("quick", 1), ("paper", 0)):
+        assert len(stages(Results.at(scale, tmp_path), "toy", None)) == found
+    (named,) = stages(Results.at("paper", tmp_path), "toy", "toy_gradient")
+    assert list(named.variants) == ["only"]
+
+
 def test_a_killed_run_goes_on_and_attacks_no_finished_trial_again(tmp_path, monkeypatch):
     """The real thing: iDLG on digits, on more trials than are official, killed without warning after two of them."""
     killed, whole, where = tmp_path / "killed", tmp_path / "whole", {"paper": "idlg", "name": DLG}
