@@ -19,6 +19,8 @@ from leakboard.attack.priors import total_variation_slope
 from leakboard.config.recipes import Degradation, Restorer
 from leakboard.threat import LocalTraining, ModelSequence, ModelUpdate, Public, Reconstruction
 
+Observed = ModelSequence | ModelUpdate
+
 
 class Found(NamedTuple):
     """Where a search ended: images (B, C, H, W), labels (B,), the last loss, and what was spent on it."""
@@ -33,11 +35,11 @@ class Found(NamedTuple):
 class Peer:
     """What a client finds out about the images of all its peers together.
 
-    Two global models differ by the mean update, of which the client takes its own part off. How often each class occurs
-    is read off the last layer, where no labels are given. Images of at most `side` pixels a side, from U(0, 1), are
-    upsampled (bicubic) and go through the local steps of all peers as one batch; Adam at `rate`, falling to
-    `final_rate` along a cosine, brings their update to the observed one: squared distance over |observed|^2, of several
-    rounds the mean, + `tv` x total variation, in the box.
+    Two global models differ by the mean update, of which the client takes its own part off; a server that gets the sum
+    of the peers alone has that at once. How often each class occurs is read off the last layer, where no labels are
+    given. Images of at most `side` pixels a side, from U(0, 1), are upsampled (bicubic) and go through the local steps
+    of all peers as one batch; Adam at `rate`, falling to `final_rate` along a cosine, brings their update to the
+    observed one: squared distance over |observed|^2, of several rounds the mean, + `tv` x total variation, in the box.
 
     rates: learning rates to try in place of the one that is told; each is taken for the scale of the update and for the
     local steps alike, in a search of `probe` steps, and the lowest loss decides. assumed_rate: the learning rate as the
@@ -70,8 +72,8 @@ class Peer:
         spec = benchmark.federation
         if spec is not None and (spec.share < 1 or spec.rule != "average"):
             return "its own part can be taken off an average of all clients only"
-        if spec is not None and spec.optimiser != "sgd":
-            return "the local training is not by SGD, and only its steps can be gone through"
+        if spec is not None and (spec.optimiser != "sgd" or spec.batch is not None):
+            return "only local steps of SGD on all of a client's images can be gone through"
         if "local_training" not in benchmark.threat.knows and not self.rates:
             return "the learning rate is not told, and there is none to try"
         return None
@@ -83,12 +85,13 @@ class Peer:
         size = {"width": self.width, "depth": self.depth, "epochs": self.epochs}
         return Restorer(images=benchmark.public_images, degradation=undone, error="absolute", **size)
 
-    def reconstruct(self, seen: ModelSequence, rng: torch.Generator) -> Reconstruction:
+    def reconstruct(self, seen: Observed, rng: torch.Generator) -> Reconstruction:
         start = torch.rand(*seen.shape[:2], *(min(self.side, side) for side in seen.shape[2:]), generator=rng)
         guesses, left = self._guesses(seen.local), seen.budget
         if len(guesses) > 1:
             each = None if left is None else left // (2 * len(guesses))
-            tried = [self._search(seen, guess, start, rng, self.probe, each) for guess in guesses]
+            unwatched = replace(seen, observer=None)  # the curve is that of the last search
+            tried = [self._search(unwatched, guess, start, rng, self.probe, each) for guess in guesses]
             guesses = [min(zip(tried, guesses, strict=True), key=lambda pair: pair[0].loss)[1]]
             left = None if left is None else left - sum(found.evaluations for found in tried)
         found = self._search(seen, guesses[0], start, rng, self.steps, left)
@@ -105,7 +108,7 @@ class Peer:
 
     def _search(
         self,
-        seen: ModelSequence,
+        seen: Observed,
         local: LocalTraining,
         start: Tensor,
         rng: torch.Generator,
@@ -138,7 +141,7 @@ class Peer:
         images = upsampled(point.detach(), seen.shape).clamp(0, 1)
         return Found(images, labels, float(values.mean()), spent + steps * passes)
 
-    def _labels(self, seen: ModelSequence, view: ModelUpdate) -> tuple[Tensor, int]:
+    def _labels(self, seen: Observed, view: ModelUpdate) -> tuple[Tensor, int]:
         """The labels (B,), given or counted (Geng et al. 2021), and what counting them spent."""
         if seen.labels is not None:
             return seen.labels, 0
@@ -148,7 +151,7 @@ class Peer:
         along = view.local is not None and view.local.steps > 1
         return row_sum_labels(view, dummies, along), (1 + along) * -(-len(dummies) // seen.shape[0])
 
-    def _processed(self, seen: ModelSequence, images: Tensor) -> Tensor:
+    def _processed(self, seen: Observed, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> of the same shape."""
         images = images.float()
         if self.post == "mean_filter":
@@ -168,12 +171,14 @@ def upsampled(images: Tensor, shape: Sequence[int]) -> Tensor:
     return F.interpolate(images, size=tuple(shape[2:]), mode="bicubic", align_corners=False)
 
 
-def views_of_peers(seen: ModelSequence, local: LocalTraining) -> list[ModelUpdate]:
-    """The peers' mean update in every round, as a server sees it that gets their sum.
+def views_of_peers(seen: Observed, local: LocalTraining) -> list[ModelUpdate]:
+    """The peers' mean update in every round, as a server sees it that gets their sum; a server's view as it is.
 
     The models differ by D, a mean weighted by images. Of n own images and B of the peers, with the own update d, the
     peers' is ((n + B) D - n d) / B.
     """
+    if isinstance(seen, ModelUpdate):
+        return [replace(seen, local=local)]
     own, peers = len(seen.own_data.images), seen.shape[0]
     names = [name for name, _ in seen.model.named_parameters()]
     views = []
@@ -191,7 +196,7 @@ def views_of_peers(seen: ModelSequence, local: LocalTraining) -> list[ModelUpdat
     return views
 
 
-def as_if_of_others(view: ModelUpdate, labels: Tensor, seen: ModelSequence, rng: torch.Generator) -> ModelUpdate:
+def as_if_of_others(view: ModelUpdate, labels: Tensor, seen: Observed, rng: torch.Generator) -> ModelUpdate:
     """The view of a federation in which the peers hold public images of these labels (B,)."""
     assert view.local is not None
     if seen.public is None:
