@@ -62,10 +62,6 @@ def servers_view(benchmark: Benchmark, hidden, model, seen) -> torch.Tensor:
     return total / len(hidden.images)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What is seen.
-
-
 @pytest.mark.parametrize("batch", [6, 7])
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("defence", [{}, {"secure_aggregation": {}}, {"clipping": {"norm": 1e6}}])
