@@ -63,6 +63,7 @@ _ALL = (
     _share("success_1e-2", "MSE < 1e-2", "share of images"),
     _share("success_1e-3", "MSE < 1e-3", "share of images"),
     _share("success_1e-4", "MSE < 1e-4", "share of images"),
+    _share("retrieval", "retrieved", "share of images told by their match from all public ones"),
     Metric("oracle_cosine", "abs cos (oracle)", "median |cosine|, order and sign decided by the truth", digits=".2f"),
     _share("evaluator_accuracy", "identified", "share that an independent classifier takes for the target", "classes"),
     _share("evaluator_top5", "among first five", "share with the target among the evaluator's five first", "classes"),

@@ -172,13 +172,17 @@ class ModelUpdate(Seen):
 
 @dataclass(kw_only=True)
 class ModelSequence(Seen):
-    """A client's view: consecutive global models as state dicts, and its own update in each round between them."""
+    """A client's view: consecutive global models as state dicts, and its own update in each round between them.
+
+    own_data: what it trained on itself. A mean that is weighted by images holds its update as often as it has images.
+    """
 
     key: ClassVar[str] = "sequence"
     phrase: ClassVar[str] = "consecutive global models"
 
     models: Sequence[dict[str, Tensor]]
     own_update: Sequence[tuple[Tensor, ...]]
+    own_data: Public
     clients: int | None = None
     local: LocalTraining | None = None
 

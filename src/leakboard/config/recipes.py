@@ -142,8 +142,9 @@ class Generator(Strict):
 
 
 class Restorer(Strict):
-    """A residual network that undoes `degradation`, trained on pairs (degraded, clean) of `images` by squared error.
+    """A residual network that undoes `degradation`, trained on pairs (degraded, clean) of `images`.
 
+    error: of what is restored, `squared` or `absolute` (L1).
     width: channels; depth: residual blocks of two convolutions. rate: Adam's, falling to 0 along a cosine.
     """
 
@@ -151,6 +152,7 @@ class Restorer(Strict):
 
     images: NamedImages
     degradation: Degradation
+    error: Literal["squared", "absolute"] = "squared"
     width: Count = 32
     depth: Count = 4
     epochs: Count = 20

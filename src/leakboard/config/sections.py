@@ -36,6 +36,7 @@ class ConfigError(Fault, ValueError):
 NETWORKS = (
     "mlp", "fc2", "lenet_sigmoid", "lenet_relu", "cnn", "cnn3", "convnet", "vgg7", "vgg16", "resnet9", "resnet18",
     "resnet20", "resnet20fc", "resnet34", "softmax", "mlp_sigmoid", "dae", "cnn_pooled", "mcnn", "scnn", "tanh",
+    "lenet_pooled",
 )  # fmt: skip
 
 

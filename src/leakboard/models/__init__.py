@@ -12,7 +12,7 @@ from leakboard.config import sections
 from leakboard.models.cnn import cnn, cnn3, cnn_pooled
 from leakboard.models.convnet import convnet
 from leakboard.models.forms import InDouble, with_dropout, without_batch_norm, without_bias
-from leakboard.models.lenet import lenet_relu, lenet_sigmoid
+from leakboard.models.lenet import lenet_pooled, lenet_relu, lenet_sigmoid
 from leakboard.models.mcnn import mcnn, scnn
 from leakboard.models.mlp import fc2, mlp, mlp_sigmoid, softmax
 from leakboard.models.own import NetworkError, own_network
@@ -25,7 +25,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     network.__name__: network
     for network in (
         mlp, fc2, lenet_sigmoid, lenet_relu, cnn, cnn3, convnet, vgg7, vgg16, resnet9, resnet18, resnet20, resnet20fc,
-        resnet34, softmax, mlp_sigmoid, dae, cnn_pooled, mcnn, scnn, tanh,
+        resnet34, softmax, mlp_sigmoid, dae, cnn_pooled, mcnn, scnn, tanh, lenet_pooled,
     )
 }  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""The LeNet of "Deep Leakage from Gradients" (Zhu et al. 2019): three 5x5 convolutions, one linear layer."""
+"""The LeNet of "Deep Leakage from Gradients" (Zhu et al. 2019): three 5x5 convolutions, one linear layer; and
+one after LeNet-5, with pooling."""
 
 from __future__ import annotations
 
@@ -13,6 +14,25 @@ def lenet_sigmoid(shape: tuple[int, int, int], classes: int) -> nn.Module:
 def lenet_relu(shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The same layers with ReLU, where second derivatives vanish almost everywhere: DLG's known failure."""
     return _lenet(shape, classes, nn.ReLU)
+
+
+def lenet_pooled(shape: tuple[int, int, int], classes: int, width: int = 32) -> nn.Module:
+    """Two 5x5 convolutions of `width` and 2 x `width` channels, max-pooled, linear layers of 16 x `width` and `classes`
+    without biases (Wilson et al. 2024).
+    """
+    channels, height, breadth = shape
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(2 * width * (height // 4) * (breadth // 4), 16 * width, bias=False),
+        nn.ReLU(),
+        nn.Linear(16 * width, classes, bias=False),
+    )
 
 
 def _lenet(shape: tuple[int, int, int], classes: int, activation: type[nn.Module]) -> nn.Module:

@@ -25,7 +25,7 @@ def untrained(recipe: Restorer) -> Restoring:
 def train(
     network: Restoring, recipe: Restorer, images: Tensor, labels: Tensor, device: torch.device | str = "cpu"
 ) -> None:
-    """Squared error on images (N, C, H, W), degraded anew at every pass, in place; ends in eval mode.
+    """The recipe's error on images (N, C, H, W), degraded anew at every pass, in place; ends in eval mode.
 
     RecipeError as soon as a loss is not finite.
     """
@@ -34,12 +34,13 @@ def train(
     adam = torch.optim.Adam(network.parameters(), recipe.rate)
     total = recipe.epochs * math.ceil(len(images) / recipe.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, total)
+    error = F.l1_loss if recipe.error == "absolute" else F.mse_loss
     for epoch in range(1, recipe.epochs + 1):
         losses = torch.zeros((), device=device)
         for chosen in torch.randperm(len(images), generator=rng).split(recipe.batch):
             clean = images[chosen]
             given = degraded(clean, recipe.degradation, rng)
-            loss = (network(given.to(device)) - clean.to(device)).square().mean()
+            loss = error(network(given.to(device)), clean.to(device))
             adam.zero_grad()
             loss.backward()
             adam.step()

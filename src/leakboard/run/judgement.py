@@ -35,7 +35,9 @@ def judged(benchmark: Benchmark, trial: int, hidden: Secret, got: Reconstruction
     kind = judged_against(benchmark.metrics[0])
     noise = noise_of(benchmark, trial, hidden)
     of_class = _of_class(benchmark, trial, int(hidden.labels[0])) if kind == "classes" else None
-    truth = Truth(hidden.images, hidden.labels, noise, benchmark.scale == "paper", of_class)
+    pool = public(benchmark) if "retrieval" in benchmark.metrics else None
+    others = None if pool is None else pool.images
+    truth = Truth(hidden.images, hidden.labels, noise, benchmark.scale == "paper", of_class, others)
     scores = judge_of(benchmark.metrics[0])(truth, got)
     return Judgement(truth, scores, kind == "images", _pictures(kind, truth, got))
 

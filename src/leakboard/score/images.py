@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakboard.score.assignment import match, stand_ins
+from leakboard.score.assignment import match, mse_matrix, stand_ins
 from leakboard.score.similarity import lpips_squeeze, maximum_error, mse, oracle_cosine, psnr, ssim
 
 EXACT = 1e-3  # largest absolute error of an image that counts as exact
@@ -27,6 +27,7 @@ class Scores:
     handed_in: int
     label_accuracy: float | None
     oracle_cosine: float
+    retrieved: list[bool] | None = None
 
     def summary(self) -> dict[str, float | None]:
         """The trial's numbers: means over the true images, shares in [0, 1], label accuracy, the oracle's |cosine|."""
@@ -42,6 +43,7 @@ class Scores:
             **{f"success_{limit}": _mean([value < float(limit) for value in self.mse]) for limit in SUCCESS},
             "label_accuracy": self.label_accuracy,
             "oracle_cosine": self.oracle_cosine,
+            "retrieval": _mean(self.retrieved),
         }
 
 
@@ -52,12 +54,14 @@ def score(
     got_labels: Tensor | None,
     noise_images: Tensor,
     with_lpips: bool,
+    others: Tensor | None = None,
 ) -> Scores:
     """Score what an attack handed in, (M, C, H, W) and (M,) or None, against the truth, (B, C, H, W) and (B,).
 
     Images are matched once and nothing is clamped. `noise_images` (B, C, H, W) is the trial's noise row: it scores in
     place of every true image that is left over, so in place of all of them when the trial failed (M = 0). A failed
     trial of an attack that does infer labels hands in empty labels, not None: it got none of them right.
+    others (N, C, H, W): what a true image may be confused with, beside the other true ones; None: it is not asked.
     ValueError when shapes do not fit or the truth or the noise is not finite.
     """
     _check(true_images, true_labels, got_images, got_labels, noise_images)
@@ -73,7 +77,19 @@ def score(
         handed_in=len(got_images),
         label_accuracy=None if got_labels is None else _label_accuracy(true_labels, got_labels, index, len(got_images)),
         oracle_cosine=oracle_cosine(true_images, images),
+        retrieved=None if others is None else retrieved(true_images, images, others).tolist(),
     )
+
+
+def retrieved(true: Tensor, images: Tensor, others: Tensor) -> Tensor:
+    """Whether each image (B, C, H, W) is nearer, by MSE, to its true one than to any other one. (B,) bool.
+
+    Others are the rest of `true` (B, C, H, W) and `others` (N, C, H, W). Of equals, none is found.
+    """
+    distance = mse_matrix(images, torch.cat([true, others.to(true)]))
+    own = distance.diagonal().clone()
+    distance.diagonal().fill_(torch.inf)
+    return own < distance.amin(1)
 
 
 def _check(true: Tensor, true_labels: Tensor, got: Tensor, got_labels: Tensor | None, noise: Tensor) -> None:

@@ -25,7 +25,8 @@ class Truth:
     """All that a judge may hold of one trial.
 
     images (B, C, H, W) and labels (B,): the secret. noise (B, C, H, W): the draw of the control row. perceptual:
-    whether LPIPS is computed, where its weights are. of_class: what tells whether images show a class.
+    whether LPIPS is computed, where its weights are. of_class: what tells whether images show a class. others
+    (N, C, H, W): what a true image is to be told from, where that is asked.
     """
 
     images: Tensor
@@ -33,6 +34,7 @@ class Truth:
     noise: Tensor
     perceptual: bool = False
     of_class: ClassTruth | None = None
+    others: Tensor | None = None
 
 
 Judge = Callable[[Truth, Reconstruction], Judged]
@@ -40,7 +42,9 @@ Judge = Callable[[Truth, Reconstruction], Judged]
 
 def judge_images(truth: Truth, got: Reconstruction) -> Judged:
     """Matched to the truth once, every metric per image; labels by the same matching."""
-    scores = score(truth.images, truth.labels, got.images, got.labels, truth.noise, truth.perceptual)
+    scores = score(
+        truth.images, truth.labels, got.images, got.labels, truth.noise, truth.perceptual, truth.others
+    )  # fmt: skip
     return {**scores.summary(), "mse_each": scores.mse, "psnr_each": scores.psnr}
 
 

@@ -154,6 +154,7 @@ def _sequence(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelSequen
         **shared,
         models=states,
         own_update=own_updates,
+        own_data=own,
         clients=spec.clients if "clients" in benchmark.threat.knows else None,
         local=_known(benchmark, len(own.images)),
     )
