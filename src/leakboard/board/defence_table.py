@@ -40,8 +40,8 @@ def attack_by_defence(results: Results, benchmark: Benchmark) -> pd.DataFrame:
     The head of a column says the defence, what it costs, and how many trials and images are behind it. Empty where the
     family has no defence, or nothing has run.
     """
-    asked = [benchmark, *_family(results, benchmark)]
-    if len(asked) == 1 or benchmark.defence:
+    asked = [] if benchmark.defence else [benchmark, *_family(results, benchmark)]
+    if len(asked) < 2:
         return pd.DataFrame()
     metric = benchmark.metrics[0]
     found = [scores(results, board, metric) for board in asked]
@@ -57,8 +57,8 @@ def attack_by_defence(results: Results, benchmark: Benchmark) -> pd.DataFrame:
 
 def _family(results: Results, benchmark: Benchmark) -> list[Benchmark]:
     """By the name of the defence, then by its strengths."""
-    family = [board for board in boards(results) if board.defence and config.like(board.name) == benchmark.name]
-    return sorted(family, key=_order)
+    family = [results.benchmark(name) for name in config.board_names() if config.like(name) == benchmark.name]
+    return sorted((board for board in family if board.defence), key=_order)
 
 
 def _order(board: Benchmark) -> list[Any]:

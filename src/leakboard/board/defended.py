@@ -26,7 +26,8 @@ def under_defence(results: Results, benchmark: Benchmark, metric: str | None = N
     strength: of the defence, 0 for none. metric: that which ranks the board, where none is named. utility: accuracy of
     the network trained under it, NaN where nobody measured it. Empty where no board asks the same under a defence.
     """
-    siblings = [(name, strength, other) for other in boards(results) for name, strength in _differs(benchmark, other)]
+    others = [] if benchmark.defence else [board for board in boards(results) if len(board.defence) == 1]
+    siblings = [(name, strength, other) for other in others for name, strength in _differs(benchmark, other)]
     found = []
     for defence in sorted({name for name, _, _ in siblings}):
         strengths = [(0.0, benchmark), *((strength, other) for name, strength, other in siblings if name == defence)]
@@ -43,8 +44,8 @@ def _differs(benchmark: Benchmark, other: Benchmark) -> list[tuple[str, float]]:
     """(defence and setting, its value) if this is all that the other board adds."""
     acting = [(f"{name} {key}", value) for name, settings in other.defence.items() for key, value in settings.items()]
     strengths = [(key, value) for key, value in acting if isinstance(value, float)]
-    alone = len(strengths) == 1 and len(other.defence) == 1 and not benchmark.defence
-    same = alone and other.model_copy(update={"defence": {}}).hash == benchmark.hash
+    alike = (other.data, other.network, other.threat) == (benchmark.data, benchmark.network, benchmark.threat)
+    same = alike and len(strengths) == 1 and other.model_copy(update={"defence": {}}).hash == benchmark.hash
     return strengths if same else []
 
 

@@ -24,10 +24,13 @@ def by_restarts(results: Results, benchmark: Benchmark) -> pd.DataFrame:
     """
     found = []
     for paper in config.papers_on(benchmark.name):
-        lines, alike = results.current_lines(paper, benchmark.name), dict[str, str]()
+        alike: dict[str, list[str]] = {}
         for variant, settings in config.params(paper).variants_on(benchmark).items():
-            others = digest({name: value for name, value in settings.items() if name != SETTING})
-            first = alike.setdefault(others, variant)
+            alike.setdefault(digest({name: value for name, value in settings.items() if name != SETTING}), []).append(
+                variant
+            )
+        lines = results.current_lines(paper, benchmark.name)
+        for first, variant in ((group[0], variant) for group in alike.values() if len(group) > 1 for variant in group):
             own = lines.loc[lines["variant"] == variant, SETTING].dropna()
             chosen = most_trials(samples(lines, variant, benchmark.metrics[0], benchmark.batch))
             if chosen is None or own.nunique() != 1:
