@@ -157,6 +157,7 @@ def test_rows_that_differ_by_their_starts_alone_stand_in_one_line(monkeypatch):
     assert svg == restarts.drawing(rows, "evaluator_accuracy") and svg.count("<svg") == 1
     assert restarts.by_restarts(results, config.benchmark("cnn_lfw_released_masked", "quick")).empty
 
+
 def test_the_rounds_of_a_row_stand_beside_each_other(tmp_path):
     rng = np.random.default_rng(0)
     rows = {"trial 0": rng.random((3, 1, 8, 8)), "trial 1": rng.random((2, 1, 8, 8))}
