@@ -188,20 +188,23 @@ def draw_lapse(path: Path, folder: Path, variant: str, shown: Iterable[int] = ra
 def draw_grid(path: Path, pictures: Gallery, beside: Gallery | None = None) -> None:
     """Truth above the reconstructions of every variant, for the first trials that all variants have a picture of.
 
-    Of a class, between them, the victims that are nearest to what the first variant handed in. beside: rows of another
-    paper, shown below where they are of the same trials and the same truth.
+    Of a class the first picture of every trial and, between them, the victims that are nearest to what the first
+    variant handed in. beside: rows of another paper, below where they are of the same trials and the same truth.
     """
     common = sorted(set.intersection(*(set(trials) for trials in pictures.values()))) if pictures else []
     if not common:
         return
     first = next(iter(pictures.values()))
-    rows = {NEAREST: _row(first, common, 2)} if all(len(first[trial]) > 2 for trial in common) else {}
-    rows |= {name: _row(trials, common, 1) for name, trials in pictures.items()}
+    of_class = all(len(first[trial]) > 2 for trial in common)
+    each = 1 if of_class and len(common) > 1 else GRID
+    rows = {NEAREST: _row(first, common, 2, each)} if of_class else {}
+    rows |= {name: _row(trials, common, 1, each) for name, trials in pictures.items()}
     for name, trials in (beside or {}).items():
         if all(trial in trials and np.array_equal(trials[trial][0], first[trial][0]) for trial in common):
-            rows.setdefault(name, _row(trials, common, 1))
-    figures.grid(path, _row(first, common, 0), rows)
+            rows.setdefault(name, _row(trials, common, 1, each))
+    figures.grid(path, _row(first, common, 0, each), rows)
 
 
-def _row(trials: Mapping[int, Pictures], common: Sequence[int], which: int) -> np.ndarray:
-    return np.concatenate([trials[trial][which] for trial in common])[:GRID]
+def _row(trials: Mapping[int, Pictures], common: Sequence[int], which: int, each: int) -> np.ndarray:
+    """At most `GRID` pictures (n, C, H, W), so many of each trial."""
+    return np.concatenate([trials[trial][which][:each] for trial in common])[:GRID]
