@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from leakboard.record.results import Results
 
 screen = Console(width=None if sys.stdout.isatty() else 140)
-MOST_LETTERS = 3000  # of one message
+MOST_LETTERS = 6000  # of one message; a wrong name is answered by all right ones
 MOST_WORKERS = 16 * (os.cpu_count() or 1)  # processes, each of which imports torch
 TRIALS = re.compile(r"(?:([0-9]{1,12}):)?([0-9]{1,12})")
 TRACEBACK = "--traceback"
