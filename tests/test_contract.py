@@ -43,7 +43,7 @@ def _rows() -> list[tuple[str, str, str]]:
         for run, named in (content["on"] | content.get("quick_only", {})).items():
             kind = run.split("_")[2]
             of_class = kind in ("released", "participation")
-            asked = "labels" if "labels" in run.split("_") else "classes" if of_class else "images"
+            asked = "labels" if run.startswith("labels_") else "classes" if of_class else "images"
             rows += [
                 (paper, name, run)
                 for name in named or content["variants"]
