@@ -43,7 +43,8 @@ def _rows() -> list[tuple[str, str, str]]:
         for run, named in (content["on"] | content.get("quick_only", {})).items():
             kind = run.split("_")[2]
             of_class = kind in ("released", "participation")
-            asked = "labels" if run.startswith("labels_") else "classes" if of_class else "images"
+            of_labels = "labels" in run.split("_") and kind != "sequence"  # there a board that grants them
+            asked = "labels" if of_labels else "classes" if of_class else "images"
             rows += [
                 (paper, name, run)
                 for name in named or content["variants"]
