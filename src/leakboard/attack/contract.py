@@ -31,8 +31,7 @@ class Attack(Protocol):
     Optional, found by name: `skips(benchmark) -> str | None` (a reason, shown on the board), `craft(model, public, rng)
     -> Module` (a malicious server: what it sends out), `prior(benchmark) -> Recipe` (what it needs trained on public
     images, handed over as `seen.prior`; as `prior(benchmark, trial)` one for every trial, so that trials count priors),
-    `reconstruct_many(seen: list, rng: list) -> list[Reconstruction]` (many trials
-    as one computation).
+    `reconstruct_many(seen: list, rng: list) -> list[Reconstruction]` (many trials as one computation).
     """
 
     def reconstruct(self, seen: Any, rng: Generator) -> Reconstruction: ...

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board.estimates import Estimate, estimate, most_trials, samples
+from leakboard.board.estimates import Estimate, score_of
 from leakboard.board.readable import cell, defence_text
 from leakboard.config import Benchmark
 from leakboard.record.prices import price_of, without_defence
@@ -28,8 +28,7 @@ def scores(results: Results, board: Benchmark, metric: str) -> dict[str, Estimat
     for paper in config.papers_on(board.name):
         lines = results.current_lines(paper, board.name)
         for variant in config.params(paper).variants_on(board):
-            chosen = most_trials(samples(lines, variant, metric, board.batch))
-            if chosen is not None and (ours := estimate(chosen.values, metric, chosen.batch)).exists:
+            if (ours := score_of(lines, variant, metric, board.batch)).exists:
                 found[f"{paper} / {variant}"] = ours
     return found
 

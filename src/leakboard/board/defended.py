@@ -67,7 +67,7 @@ def drawing(rows: pd.DataFrame, metric: str) -> str:
         _lines(axes, rows.assign(x=rows["strength"].map(place)))
         axes.set_xticks(range(len(strengths)), ["none" if not one else f"{one:g}" for one in strengths])
         axes.set(xlabel=str(rows["defence"].iloc[0]), ylabel=heading(metric))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
+        figures.legend(axes)
 
     return figures.svg(draw)
 
@@ -88,15 +88,11 @@ def utility_drawing(rows: pd.DataFrame, metric: str) -> str:
         ring = {"s": 120, "facecolors": "none", "edgecolors": "#222222", "zorder": 3}
         axes.scatter(bare["utility"], bare["score"], label="no defence", **ring)
         axes.set(xlabel=f"accuracy of the network trained under {rows['defence'].iloc[0]}", ylabel=heading(metric))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
+        figures.legend(axes)
 
     return figures.svg(draw)
 
 
 def _lines(axes: Any, rows: pd.DataFrame) -> None:
     """One line for every row that has several strengths, in their order, at `x`."""
-    several = rows.groupby("row").filter(lambda one: one["strength"].nunique() > 1)
-    for index, (row, points) in enumerate(several.groupby("row", sort=False)):
-        ends = [points["score"] - points["low"], points["high"] - points["score"]]
-        colour, label = figures.COLOURS[index % len(figures.COLOURS)], f"{row} (n = {points['n'].max()})"
-        axes.errorbar(points["x"], points["score"], yerr=ends, fmt="o-", color=colour, label=label, capsize=2)
+    figures.scored(axes, rows.groupby("row").filter(lambda one: one["strength"].nunique() > 1))

@@ -75,6 +75,12 @@ def estimate(values: np.ndarray, metric: str, batch: int = 1) -> Estimate:
     return Estimate(ours, *interval(values, metric, batch), len(values))
 
 
+def score_of(lines: pd.DataFrame, variant: str, metric: str, batch: int) -> Estimate:
+    """What a row's trials score, on the kind of device that has most of them."""
+    chosen = most_trials(samples(lines, variant, metric, batch))
+    return Estimate() if chosen is None else estimate(chosen.values, metric, chosen.batch)
+
+
 def difference(left: Sample, right: Sample) -> Estimate:
     """left - right: over pairs of trials with the same victim where there are such, else of two samples.
 

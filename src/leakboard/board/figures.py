@@ -47,7 +47,7 @@ def grid(
         raise ValueError(f"truth has shape {true.shape}, expected (n, 1 or 3, H, W); of another shape: {wrong}")
     content = b""
     for columns, side in LAYOUTS:
-        content = _png(_sheet(true[:columns], {name: images[:columns] for name, images in named.items()}, side))
+        content = _png(_compared(true[:columns], {name: images[:columns] for name, images in named.items()}, side))
         if len(content) <= MOST_BYTES:
             break
     write_picture(Path(path), content)
@@ -58,24 +58,8 @@ def lapse(path: Path, rows: Mapping[str, np.ndarray], steps: Sequence[str]) -> N
 
     A row that has fewer steps than `steps` (S,) is blank from there on.
     """
-    from PIL import Image, ImageDraw
-
     tiles = {name: [_tile(np.asarray(image, dtype=float), 56) for image in images] for name, images in rows.items()}
-    first = next(iter(tiles.values()))[0]
-    (height, width), font = first.shape[:2], _font(10)
-    margin = int(max(font.getlength(name) for name in tiles)) + 2 * GAP
-    size = (margin + len(steps) * (width + GAP), GAP + len(tiles) * (height + GAP) + LINE)
-    sheet = Image.new("L" if first.ndim == 2 else "RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (name, line) in enumerate(tiles.items()):
-        top = GAP + row * (height + GAP)
-        draw.text((GAP, top + height // 2), name, fill="black", font=font, anchor="lm")
-        for column, tile in enumerate(line[: len(steps)]):
-            sheet.paste(Image.fromarray(tile), (margin + column * (width + GAP), top))
-    for column, step in enumerate(steps):
-        left = margin + column * (width + GAP) + width // 2
-        draw.text((left, size[1] - LINE), step, fill="#444444", font=_font(9), anchor="mt")
-    write_picture(Path(path), _png(sheet))
+    write_picture(Path(path), _png(_sheet(tiles, {list(tiles)[-1]: steps})))
 
 
 def write_picture(path: Path, content: bytes) -> None:
@@ -89,27 +73,34 @@ def _png(sheet: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _sheet(true: np.ndarray, rows: Mapping[str, np.ndarray], side: int) -> Any:
-    """The whole picture as a PIL image, grey when all images are."""
+def _compared(true: np.ndarray, rows: Mapping[str, np.ndarray], side: int) -> Any:
+    """The truth (n, C, H, W) above the rows, with the PSNR under each picture of these."""
+    tiles = {name: [_tile(image, side) for image in images] for name, images in {TRUTH: true, **rows}.items()}
+    under = {name: [_psnr_text(*pair) for pair in zip(true, images, strict=True)] for name, images in rows.items()}
+    return _sheet(tiles, {TRUTH: [""] * len(true), **under})
+
+
+def _sheet(tiles: Mapping[str, Sequence[np.ndarray]], under: Mapping[str, Sequence[str]]) -> Any:
+    """The whole picture as a PIL image, grey when all tiles are. under: what is written below the tiles of a row."""
     from PIL import Image, ImageDraw
 
-    tiles = {name: [_tile(image, side) for image in images] for name, images in {TRUTH: true, **rows}.items()}
-    height, width = tiles[TRUTH][0].shape[:2]
-    font = _font(10)
+    first = next(iter(tiles.values()))[0]
+    (height, width), font = first.shape[:2], _font(10)
     margin = int(max(font.getlength(name) for name in tiles)) + 2 * GAP
-    size = (margin + len(true) * (width + GAP), GAP + len(tiles) * (height + LINE + GAP))
-    sheet = Image.new("L" if true.shape[1] == 1 else "RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (name, line) in enumerate(tiles.items()):
-        top = GAP + row * (height + LINE + GAP)
+    columns = max(map(len, [*tiles.values(), *under.values()]))
+    size = (margin + columns * (width + GAP), GAP + len(tiles) * (height + GAP) + len(under) * LINE)
+    sheet = Image.new("L" if first.ndim == 2 else "RGB", size, "white")
+    draw, top = ImageDraw.Draw(sheet), GAP
+    for name, line in tiles.items():
         draw.text((GAP, top + height // 2), name, fill="black", font=font, anchor="lm")
         for column, tile in enumerate(line):
             left = margin + column * (width + GAP)
             sheet.paste(Image.fromarray(tile), (left, top))
             draw.rectangle((left - 1, top - 1, left + width, top + height), outline="#bbbbbb")
-            if name != TRUTH:
-                text = _psnr_text(true[column], rows[name][column])
-                draw.text((left + width // 2, top + height + 2), text, fill="#444444", font=_font(9), anchor="mt")
+        for column, text in enumerate(under.get(name, ())):
+            middle = margin + column * (width + GAP) + width // 2
+            draw.text((middle, top + height + 2), text, fill="#444444", font=_font(9), anchor="mt")
+        top += height + GAP + LINE * (name in under)
     return sheet
 
 
@@ -160,7 +151,7 @@ def curves(target: Path | IO[str], frame: pd.DataFrame) -> None:
             axes.plot(x, values.mean(axis=0), dash, color=colour, label=label, linewidth=1.5)
         axes.set(xlabel="gradient evaluations", ylabel="PSNR (dB)")
         _logarithmic(axes)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
+        legend(axes)
 
     _write(target, svg(draw))
 
@@ -207,7 +198,7 @@ def quality_against_cost(target: Path | IO[str], board: pd.DataFrame) -> None:
             )
         axes.set(xlabel="seconds per trial (median)", ylabel=heading(str(board["metric"].iloc[0])))
         _logarithmic(axes)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
+        legend(axes)
 
     _write(target, svg(draw))
 
@@ -231,6 +222,19 @@ def _logarithmic(axes: Any) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high >= 100 * low else (1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def scored(axes: Any, rows: pd.DataFrame) -> None:
+    """One line of points for each of `row`, in the order of the frame: `score` with its interval (low, high) at `x`."""
+    for index, (row, points) in enumerate(rows.groupby("row", sort=False)):
+        ends = [points["score"] - points["low"], points["high"] - points["score"]]
+        colour, label = COLOURS[index % len(COLOURS)], f"{row} (n = {points['n'].max()})"
+        axes.errorbar(points["x"], points["score"], yerr=ends, fmt="o-", color=colour, label=label, capsize=2)
+
+
+def legend(axes: Any) -> None:
+    """At the right of the axes, where it hides nothing."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
 
 
 def svg(draw: Any) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from leakboard import config
 from leakboard.board import figures
-from leakboard.board.estimates import estimate, most_trials, samples
+from leakboard.board.estimates import score_of
 from leakboard.config import Benchmark, digest
 from leakboard.metrics import heading
 from leakboard.record.results import Results
@@ -26,16 +26,13 @@ def by_restarts(results: Results, benchmark: Benchmark) -> pd.DataFrame:
     for paper in config.papers_on(benchmark.name):
         alike: dict[str, list[str]] = {}
         for variant, settings in config.params(paper).variants_on(benchmark).items():
-            alike.setdefault(digest({name: value for name, value in settings.items() if name != SETTING}), []).append(
-                variant
-            )
+            others = digest({name: value for name, value in settings.items() if name != SETTING})
+            alike.setdefault(others, []).append(variant)
         lines = results.current_lines(paper, benchmark.name)
         for first, variant in ((group[0], variant) for group in alike.values() if len(group) > 1 for variant in group):
             own = lines.loc[lines["variant"] == variant, SETTING].dropna()
-            chosen = most_trials(samples(lines, variant, benchmark.metrics[0], benchmark.batch))
-            if chosen is None or own.nunique() != 1:
-                continue
-            if (ours := estimate(chosen.values, chosen.metric, chosen.batch)).exists:
+            ours = score_of(lines, variant, benchmark.metrics[0], benchmark.batch)
+            if ours.exists and own.nunique() == 1:
                 found.append((f"{paper} / {first}", own.iloc[0], ours.ours, ours.low, ours.high, ours.n))
     rows = pd.DataFrame(found, columns=COLUMNS)
     return rows[rows["row"].map(rows.groupby("row")["restarts"].nunique()) > 1]
@@ -45,15 +42,10 @@ def drawing(rows: pd.DataFrame, metric: str) -> str:
     """Score against restarts, as SVG text."""
 
     def draw(axes: Any) -> None:
-        for index, (row, points) in enumerate(rows.groupby("row", sort=False)):
-            points = points.sort_values("restarts")
-            ends = [points["score"] - points["low"], points["high"] - points["score"]]
-            colour, label = figures.COLOURS[index % len(figures.COLOURS)], f"{row} (n = {points['n'].max()})"
-            axes.errorbar(
-                points["restarts"], points["score"], yerr=ends, fmt="o-", color=colour, label=label, capsize=2
-            )
+        own = [points.sort_values("restarts") for _, points in rows.groupby("row", sort=False)]
+        figures.scored(axes, pd.concat(own).assign(x=lambda one: one["restarts"]))
         axes.set_xticks(sorted(rows["restarts"].unique()))
         axes.set(xlabel="starts, the best by the attack's own score handed in", ylabel=heading(metric))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
+        figures.legend(axes)
 
     return figures.svg(draw)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from leakboard.config import ConfigError, Federation
+from leakboard.config import ConfigError, Federation, Training
 from leakboard.data.partition import Coverage, coverage, deal
 from leakboard.federation.rounds import Client, State, difference, state_of
 from leakboard.rng import seeded
@@ -80,7 +80,7 @@ def train_locally(
     """
     local = copy.deepcopy(model)
     parameters = list(local.parameters())
-    descent = _descent(parameters, spec)
+    descent = optimiser_of(parameters, spec)
     size = spec.batch or len(data.images)
     with seeded("local training", rng.initial_seed()):
         for step in range(spec.epochs * spec.steps):
@@ -99,7 +99,8 @@ def train_locally(
     return local
 
 
-def _descent(parameters: list[nn.Parameter], spec: Federation) -> torch.optim.Optimizer:
+def optimiser_of(parameters: list[nn.Parameter], spec: Federation | Training) -> torch.optim.Optimizer:
+    """A new one, of the kind and with the settings that a training names."""
     if spec.optimiser == "adam":
         return torch.optim.Adam(parameters, spec.learning_rate, weight_decay=spec.weight_decay)
     return torch.optim.SGD(parameters, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from leakboard.config import Benchmark, Images, Training, root
 from leakboard.config.recipes import Classifier
 from leakboard.data import select
-from leakboard.federation.clients import LocalStep, Sending
+from leakboard.federation.clients import LocalStep, Sending, optimiser_of
 from leakboard.recipes import networks
 from leakboard.recipes.pretraining import pretrain
 from leakboard.rng import generator, seed_of, seeded
@@ -81,7 +81,8 @@ def train(
     spec, rng = recipe.training, generator("training", recipe.seed)
     if spec.pretraining is not None:
         pretrain(network.to(device), spec.pretraining, images, recipe.seed, device)
-    descent = _optimiser(network.to(device), spec)
+    free = [parameter for parameter in network.to(device).parameters() if parameter.requires_grad]
+    descent = optimiser_of(free, spec)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(descent, steps_of(spec, len(images)))
     network.train()
     for module in network.modules():  # what is held fixed keeps its running statistics too
@@ -103,13 +104,6 @@ def train(
 def steps_of(spec: Training, images: int) -> int:
     """Of SGD, on so many images."""
     return spec.epochs * math.ceil(images / spec.batch)
-
-
-def _optimiser(network: nn.Module, spec: Training) -> torch.optim.Optimizer:
-    free = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if spec.optimiser == "adam":
-        return torch.optim.Adam(free, spec.learning_rate, weight_decay=spec.weight_decay)
-    return torch.optim.SGD(free, spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay)
 
 
 def _slope(network: nn.Module, images: Tensor, labels: Tensor, under: Protection | None) -> None:

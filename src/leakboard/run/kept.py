@@ -151,12 +151,20 @@ def keep(
 
 def kept(folder: Path, variant: str, trial: int) -> Reconstruction | None:
     """What one trial handed in, where it was kept."""
+    arrays = _arrays(folder, variant, trial)
+    if not arrays:
+        return None
+    labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
+    return Reconstruction(torch.from_numpy(arrays["images"]), labels)
+
+
+def _arrays(folder: Path, variant: str, trial: int) -> dict[str, np.ndarray]:
+    """All that was kept of a trial, by name; nothing where it was not."""
     path = folder / f"{variant}-{trial}.npz"
     if not path.exists():
-        return None
+        return {}
     with np.load(path, allow_pickle=False) as arrays:
-        labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
-        return Reconstruction(torch.from_numpy(arrays["images"]), labels)
+        return dict(arrays)
 
 
 def gallery(folder: Path, variants: Iterable[str], shown: Iterable[int] = range(GRID)) -> Gallery:
@@ -164,25 +172,19 @@ def gallery(folder: Path, variants: Iterable[str], shown: Iterable[int] = range(
     found: Gallery = {name: {} for name in variants}
     for name, trials in found.items():
         for trial in shown:
-            path = folder / f"{name}-{trial}.npz"
-            if path.exists():
-                with np.load(path, allow_pickle=False) as arrays:
-                    if "true" in arrays:
-                        trials[trial] = tuple(arrays[key] for key in ("true", "shown", "nearest") if key in arrays)
+            arrays = _arrays(folder, name, trial)
+            if "true" in arrays:
+                trials[trial] = tuple(arrays[key] for key in ("true", "shown", "nearest") if key in arrays)
     return {name: trials for name, trials in found.items() if trials}
 
 
 def draw_lapse(path: Path, folder: Path, variant: str, shown: Iterable[int] = range(GRID)) -> None:
     """What a row had at some of its steps, one line a trial; nothing where no frames were kept."""
-    lines: dict[str, np.ndarray] = {}
-    for trial in shown:
-        kept_there = folder / f"{variant}-{trial}.npz"
-        if kept_there.exists():
-            with np.load(kept_there, allow_pickle=False) as arrays:
-                if "frames" in arrays:
-                    lines[f"trial {trial}"], steps = arrays["frames"], arrays["steps"]
+    there = {f"trial {trial}": _arrays(folder, variant, trial) for trial in shown}
+    lines = {name: arrays for name, arrays in there.items() if "frames" in arrays}
     if lines:
-        figures.lapse(path, lines, [str(step) for step in steps])
+        steps = max((arrays["steps"] for arrays in lines.values()), key=len)
+        figures.lapse(path, {name: arrays["frames"] for name, arrays in lines.items()}, [str(step) for step in steps])
 
 
 def draw_grid(path: Path, pictures: Gallery, beside: Gallery | None = None) -> None:
