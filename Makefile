@@ -14,8 +14,9 @@ INSTALLED := .venv/.installed
 reproduce: $(INSTALLED)
 	$(BIN)/leakboard reproduce --scale quick --fresh --out build/here
 
+# Two workers, each with whole files: what one test of a file has computed serves the others.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 # What every execution costs, on CUDA where there is one, into results/$(SCALE)/; one run alone: ONLY='lenet and dlg'.
 speed: $(INSTALLED)
