@@ -142,17 +142,21 @@ class Generator(Strict):
 
 
 class Restorer(Strict):
-    """A residual network that undoes `degradation`, trained on pairs (degraded, clean) of `images`.
+    """A network that undoes `degradation`, trained on pairs (degraded, clean) of `images`.
 
-    error: of what is restored, `squared` or `absolute` (L1).
-    width: channels; depth: residual blocks of two convolutions. rate: Adam's, falling to 0 along a cosine.
+    form: `residual`, blocks of two convolutions, or `nafnet` (Chen et al. 2022, section 4), both `depth` blocks of
+    `width` channels. error: of what is restored, `squared` or `absolute` (L1). adversary: weight, beside that error, of
+    the log loss of a critic that learns to tell restored images from clean ones (SRGAN, Ledig et al. 2017, equation 6).
+    rate: Adam's, falling to 0 along a cosine.
     """
 
     kind: ClassVar[str] = "restorer"
 
     images: NamedImages
     degradation: Degradation
+    form: Literal["residual", "nafnet"] = "residual"
     error: Literal["squared", "absolute"] = "squared"
+    adversary: NotNegative = 0.0
     width: Count = 32
     depth: Count = 4
     epochs: Count = 20
