@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from leakboard.config.hashes import digest
-from leakboard.config.kinds import Count, Name, NotNegative, Part, Positive, Seed, Strength
+from leakboard.config.kinds import Count, Name, NotNegative, OwnPath, Part, Positive, Seed, Strength
 from leakboard.config.sections import Images, Network, Normalise, Reject, Strict, Training, differing
 
 
@@ -173,4 +173,42 @@ class Restorer(Strict):
         return digest({"kind": self.kind, **self.said()})
 
 
-Recipe = Classifier | Generator | Restorer
+class Diffusion(Strict):
+    """A small diffusion model of `images`, which predicts the noise in an image (Ho, Jain and Abbeel 2020, algorithm 1).
+
+    Of classes, and of none: the class is left out for a share `dropped` of the training images, so that one network
+    serves classifier-free guidance (Ho and Salimans 2022, algorithm 1). width: channels at full size, and twice as many
+    below. levels: sizes that it works at, each half of the one before. rate: Adam's, falling to 0 along a cosine.
+    folder: of a pipeline that diffusers saved (`unet/`, `scheduler/`), which is taken as it is in place of a training.
+    What lies there is part of the hash; what it was trained on is its owner's word, as `images` are.
+    """
+
+    kind: ClassVar[str] = "diffusion"
+
+    images: NamedImages
+    width: Count = 32
+    levels: Count = 3
+    epochs: Count = 100
+    batch: Count = 64
+    rate: Positive = 1e-3
+    dropped: Part = 0.1
+    folder: OwnPath | None = None
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _trained_or_taken(self) -> Diffusion:
+        training = sorted(self.said().keys() - {"images", "folder"})
+        if self.folder is not None and training:
+            raise ValueError(f"`folder` is taken as it is: {', '.join(training)} go with a training")
+        return self
+
+    @property
+    def trained_on(self) -> Images:
+        return self.images
+
+    @property
+    def hash(self) -> str:
+        return digest({"kind": self.kind, **self.said()})
+
+
+Recipe = Classifier | Generator | Restorer | Diffusion
