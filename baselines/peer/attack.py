@@ -4,7 +4,8 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,8 @@ class Peer:
     `adversary` those of the recipe) that undoes `blur` and `noise`, or that is `fitted` to what this attack makes of
     public images in so many `rehearsals`; through a diffusion model of public images, by `ddrm` (`noise` is known) or
     by the `semantic` search of a start whose class-conditional chain ends near it. `class_only`, a control, is a chain
-    of the labels alone. told: false, a control, searches for the update of public images of the same labels.
+    of the labels alone. folder: a pipeline that diffusers saved, in place of a model trained here. told: false, a
+    control, searches for the update of public images of the same labels.
     differs: the authors' code leaves its own part in, is given the labels in order, and rescales by a wrong learning
     rate the update alone.
     """
@@ -78,6 +80,7 @@ class Peer:
     chain: int = 50
     iterations: int = 30
     guidance: float = 2.0
+    folder: str | None = None
     precision: Precision = "float32"
 
     def skips(self, benchmark: config.Benchmark) -> str | None:
@@ -95,7 +98,9 @@ class Peer:
         if self.post in ("none", "mean_filter") or images is None:
             return None
         if self.post not in ("restorer", "fitted"):
-            return Diffusion(images=images, width=self.width, epochs=self.epochs)
+            if self.folder is not None:
+                return Diffusion(images=images, folder=Path(self.folder))
+            return Diffusion(images=images, width=self.width, levels=2, epochs=self.epochs)
         return Restorer(
             images=images,
             degradation=Degradation(blur=self.blur, noise=self.noise),
@@ -201,15 +206,16 @@ class Peer:
             true = of_labels(seen.public, labels, rng)
             others = [as_if_of(view, true, labels) for view in views]
             spent = len(views) * local.steps
-            got = self._descent(unwatched, others, labels, self._start(seen, rng), self.steps, budget, spent)
-            pairs.append(paired(got.images.float(), true))
+            found = self._descent(unwatched, others, labels, self._start(seen, rng), self.steps, budget, spent)
+            pairs.append(paired(found.images.float(), true))
         if seen.prior is None:
             raise ValueError("post: fitted needs public images to train on")
-        return fitted(seen.prior, *map(torch.cat, zip(*pairs, strict=True)), self.updates, rng)
+        got, true = (torch.cat(part) for part in zip(*pairs, strict=True))
+        return fitted(seen.prior, got, true, self.updates, rng)
 
     def _processed(self, seen: Observed, found: Found, rng: torch.Generator) -> Tensor:
         """The images found (B, C, H, W), float32 in [0, 1], as `post` has them."""
-        images, prior = found.images.float(), seen.prior
+        images, prior = found.images.float(), cast(Any, seen.prior)
         if self.post == "none":
             return images
         if self.post == "mean_filter":
@@ -222,8 +228,8 @@ class Peer:
         if self.post == "ddrm":
             return diffusion.ddrm(prior, images, rng, noise=self.noise, steps=self.chain)
         if self.post == "semantic":
-            how = {"steps": self.chain, "iterations": self.iterations, "guidance": self.guidance}
-            return diffusion.semantic(prior, images, found.labels, rng, **how)
+            how = self.chain, self.iterations
+            return diffusion.semantic(prior, images, found.labels, rng, *how, guidance=self.guidance)
         noise = torch.randn(images.shape, generator=rng).to(images)
         return diffusion.sample(prior, noise, found.labels, self.chain, self.guidance)
 
