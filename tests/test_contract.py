@@ -67,7 +67,8 @@ def _in_checkout(monkeypatch):
 def few(row: tuple[str, str, str]) -> int:
     """Evaluations for three steps of a search, each of which may go through all local steps, and for label counts.
 
-    Who sees a sequence of models counts labels on 32 public images, anew for every learning rate that it tries.
+    Who sees a sequence of models counts labels on 32 public images, anew for every learning rate that it tries, and may
+    rehearse.
     """
     paper, variant, run = row
     asked = config.benchmark(run, "quick")
@@ -77,7 +78,8 @@ def few(row: tuple[str, str, str]) -> int:
     steps = 1 if spec is None else spec.epochs * spec.steps * -(-asked.batch // (spec.batch or asked.batch))
     seen = asked.batch
     if asked.threat.sees == "sequence":
-        searches = 1 + len(config.params(paper).settings(variant, run).get("rates", ()))
+        settings = config.params(paper).settings(variant, run)
+        searches = 1 + len(settings.get("rates", ())) + settings.get("rehearsals", 0)
         seen = searches * (1 + 2 * -(-32 // asked.batch))
     return min(asked.budget, max(4, seen, 3 * steps + 2 if steps > 1 else 0))
 

@@ -284,7 +284,7 @@ def test_it_works_on_what_a_client_sees_and_on_what_a_server_sees():
 
 def test_what_is_missing_is_named():
     seen = observed(asked(batch=3))[2]
-    with pytest.raises(ValueError, match="the restorer needs public images"):
+    with pytest.raises(ValueError, match="post: restorer needs public images to train on"):
         PEER(post="restorer", steps=1).reconstruct(seen, rng())
     seen.public = None
     with pytest.raises(ValueError, match="counting labels needs public images"):
