@@ -19,7 +19,7 @@ from leakboard.attack.labels import row_sum_labels
 from leakboard.attack.local_steps import batches_of, mean_gradient
 from leakboard.attack.matching import Matching, Precision
 from leakboard.attack.priors import total_variation_slope
-from leakboard.config.recipes import Degradation, Diffusion, Restorer
+from leakboard.config.recipes import Degradation, Denoiser, Diffusion, Restorer
 from leakboard.threat import LocalTraining, ModelSequence, ModelUpdate, Public, Reconstruction
 
 Observed = ModelSequence | ModelUpdate
@@ -47,12 +47,12 @@ class Peer:
     rates: learning rates to try in place of the one that is told; each is taken for the scale of the update and for the
     local steps alike, in a search of `probe` steps, and the lowest loss decides. assumed_rate: the learning rate as the
     attacker takes it, over what it was told. dummies: public images that the label rule needs.
-    post: what comes out goes through a 3x3 mean filter; through a `restorer` of public images (L1, its `form` and
-    `adversary` those of the recipe) that undoes `blur` and `noise`, or that is `fitted` to what this attack makes of
-    public images in so many `rehearsals`; through a diffusion model of public images, by `ddrm` (`noise` is known) or
-    by the `semantic` search of a start whose class-conditional chain ends near it. `class_only`, a control, is a chain
-    of the labels alone. folder: a pipeline that diffusers saved, in place of a model trained here. told: false, a
-    control, searches for the update of public images of the same labels.
+    post: what comes out goes through a 3x3 mean filter; a `restorer` of public images (L1, its `form` and `adversary`
+    those of the recipe) that undoes `blur` and `noise`, or is `fitted` to what this attack makes of public images in so
+    many `rehearsals`; a `dncnn` of photographs; a diffusion model of public images, by `ddrm` (`noise` is known) or by
+    the `semantic` search of a start whose class-conditional chain ends near it. `class_only`, a control, is a chain of
+    the labels alone. folder: a pipeline that diffusers saved, in place of a model trained here. told: false, a control,
+    searches for the update of public images of the same labels.
     differs: the authors' code leaves its own part in, is given the labels in order, and rescales by a wrong learning
     rate the update alone.
     """
@@ -67,7 +67,7 @@ class Peer:
     assumed_rate: float = 1.0
     dummies: int = 32
     told: bool = True
-    post: Literal["none", "mean_filter", "restorer", "fitted", "ddrm", "semantic", "class_only"] = "none"
+    post: Literal["none", "mean_filter", "restorer", "fitted", "dncnn", "ddrm", "semantic", "class_only"] = "none"
     form: Literal["residual", "nafnet"] = "residual"
     adversary: float = 0.0
     blur: float = 0.8
@@ -89,14 +89,18 @@ class Peer:
             return "its own part can be taken off an average of all clients only"
         if spec is not None and (spec.optimiser != "sgd" or spec.batch is not None):
             return "only local steps of SGD on all of a client's images can be gone through"
+        if self.post == "dncnn" and benchmark.data.name == "digits":
+            return "its denoiser is of photographs, and digits of 8x8 pixels are none"
         if "local_training" not in benchmark.threat.knows and not self.rates:
             return "the learning rate is not told, and there is none to try"
         return None
 
-    def prior(self, benchmark: config.Benchmark) -> Restorer | Diffusion | None:
+    def prior(self, benchmark: config.Benchmark) -> Restorer | Denoiser | Diffusion | None:
         images = benchmark.public_images
         if self.post in ("none", "mean_filter") or images is None:
             return None
+        if self.post == "dncnn":
+            return None if self.skips(benchmark) else Denoiser(images=images)
         if self.post not in ("restorer", "fitted"):
             if self.folder is not None:
                 return Diffusion(images=images, folder=Path(self.folder))
@@ -222,7 +226,7 @@ class Peer:
             return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
         if prior is None:
             raise ValueError(f"post: {self.post} needs public images to train on")
-        if self.post in ("restorer", "fitted"):
+        if self.post in ("restorer", "fitted", "dncnn"):
             with torch.no_grad():
                 return prior(images)
         if self.post == "ddrm":

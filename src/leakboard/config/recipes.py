@@ -173,6 +173,26 @@ class Restorer(Strict):
         return digest({"kind": self.kind, **self.said()})
 
 
+class Denoiser(Strict):
+    """DnCNN (Zhang et al. 2017) as its authors trained it: of grey photographs, for Gaussian noise of 25 / 255.
+
+    images: whose shape it takes, channel by channel. Nothing is trained: what its weights have seen is their owner's
+    word.
+    """
+
+    kind: ClassVar[str] = "denoiser"
+
+    images: NamedImages
+
+    @property
+    def trained_on(self) -> Images:
+        return self.images
+
+    @property
+    def hash(self) -> str:
+        return digest({"kind": self.kind, **self.said()})
+
+
 class Diffusion(Strict):
     """A small diffusion model of `images`, which predicts the noise in one (Ho, Jain and Abbeel 2020, algorithm 1).
 
@@ -211,4 +231,4 @@ class Diffusion(Strict):
         return digest({"kind": self.kind, **self.said()})
 
 
-Recipe = Classifier | Generator | Restorer | Diffusion
+Recipe = Classifier | Generator | Restorer | Denoiser | Diffusion

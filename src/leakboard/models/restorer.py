@@ -78,6 +78,23 @@ def restoring(form: str, channels: int, width: int, depth: int, rng: torch.Gener
         return Restoring(form, channels, width, depth)
 
 
+class Denoising(nn.Module):
+    """DnCNN (Zhang et al. 2017): images (B, C, H, W) in [0, 1] -> these less the noise it sees, in [0, 1].
+
+    Seventeen convolutions of 64 channels, of one grey image at a time. Parameter names are those of the public weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        middle = [layer for _ in range(15) for layer in (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())]
+        ends = nn.Conv2d(1, 64, 3, padding=1), nn.Conv2d(64, 1, 3, padding=1)
+        self.model = nn.Sequential(ends[0], nn.ReLU(), *middle, ends[1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        grey = images.flatten(0, 1)[:, None]
+        return (grey - self.model(grey)).view_as(images).clamp(0, 1)
+
+
 def critic(channels: int, width: int, rng: torch.Generator) -> nn.Module:
     """Images (B, C, H, W) -> logits (B, 1, H / 2, W / 2), above 0 where a patch looks clean."""
     with seeded("restoring", int(torch.randint(2**31, (1,), generator=rng))):
