@@ -1,36 +1,28 @@
-"""Diffusion models: chains against diffusers' own and closed forms, training, recipes, folders, and the border."""
+"""Diffusion models: chains against diffusers' own and closed forms, and what a trained one is good for."""
 
 from __future__ import annotations
 
-import copy
 import math
-import pickle
-import sys
 from itertools import pairwise
 
 import pytest
 import torch
 from sklearn.svm import SVC
 from torch import nn
-from toys import question, toy, trial
 
 from leakboard.attack import diffusion as chains
-from leakboard.config import ConfigError, Images
-from leakboard.config.recipes import Diffusion, Restorer
-from leakboard.data import DataError, select
+from leakboard.config import Images
+from leakboard.config.recipes import Diffusion
+from leakboard.data import select
 from leakboard.models.diffusion import diffusing, linear_alphas
 from leakboard.recipes import diffusion, store
 from leakboard.recipes.classifier import state_sha
-from leakboard.recipes.store import RecipeError
-from leakboard.recipes.trained import trained_prior
 from leakboard.score import psnr
-from leakboard.victim.secrets import victim_slice
 
 diffusers = pytest.importorskip("diffusers")
 
 DIGITS, HELD_OUT = Images(name="digits"), Images(name="digits", split="test")
 SMALL = {"images": DIGITS, "width": 16, "levels": 2, "epochs": 25, "rate": 2e-3}
-TINY = {"images": Images(name="digits", count=64), "width": 8, "levels": 1, "epochs": 1}
 GOOD = 0.5  # share of samples that are to be named as their class, where chance is 0.1; set before any was drawn
 
 
@@ -57,14 +49,6 @@ def prior():
     with store.repeatable():
         diffusion.train(made, recipe, *select(DIGITS).take())
     return made.requires_grad_(False)
-
-
-@pytest.fixture
-def bare(tmp_path, monkeypatch):
-    for name in ("benchmarks", "baselines"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 class Knowing(nn.Module):
@@ -244,81 +228,3 @@ def test_the_same_generator_gives_the_same_bits_and_no_other_is_touched(prior):
         assert torch.equal(made(1), made(1)) and not torch.equal(made(1), made(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert state_sha(prior.state_dict()) == sha
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Networks and recipes.
-
-
-@pytest.mark.parametrize("shape, levels", [((1, 8, 8), 3), ((1, 28, 28), 3), ((3, 32, 32), 3), ((3, 12, 8), 1)])
-def test_networks_take_every_size(shape, levels):
-    made = diffusing(shape, 10, 32, levels, rng()).requires_grad_(False)
-    assert sum(weight.numel() for weight in made.parameters()) <= 2_000_000
-    noisy, t = torch.randn(2, *shape), torch.tensor([0, 999])
-    got = made(noisy, t, torch.tensor([0, 9]))
-    assert got.shape == noisy.shape
-    assert torch.equal(made(noisy, t), made(noisy, t, torch.tensor([10, 10]))), "no class is the last one"
-    for twin in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
-        assert torch.equal(twin(noisy, t, torch.tensor([0, 9])), got) and torch.equal(twin.alphas, made.alphas)
-
-
-def test_a_side_that_cannot_be_halved_is_named():
-    with pytest.raises(ValueError, match="images of 28x28 pixels cannot be halved 3 times"):
-        diffusing((1, 28, 28), 10, 8, 4, rng())
-
-
-def test_the_hash_is_of_what_differs_from_the_defaults():
-    plain = Diffusion(images=DIGITS)
-    assert plain.hash == Diffusion(images=DIGITS, width=32, rate=1e-3, dropped=0.1, folder=None).hash
-    ways = [{}, {"images": HELD_OUT}, {"width": 8}, {"levels": 2}, {"dropped": 0.0}, {"seed": 1}, {"epochs": 3}]
-    assert len({Diffusion(**{"images": DIGITS, **way}).hash for way in ways}) == len(ways)
-    assert plain.said() == {"images": {"name": "digits"}}
-    assert plain.hash != Restorer(images=DIGITS, degradation={"noise": 0.1}).hash
-
-
-def test_the_same_recipe_gives_the_same_bits():
-    shas = []
-    for _ in range(2):
-        torch.rand(3)  # another state of the global generator
-        made = diffusion.untrained(Diffusion(**TINY))
-        with store.repeatable():
-            diffusion.train(made, Diffusion(**TINY), *select(TINY["images"]).take())
-        shas.append(state_sha(made.state_dict()))
-    assert shas[0] == shas[1] != state_sha(diffusion.untrained(Diffusion(**TINY)).state_dict())
-
-
-def test_a_training_that_diverges_is_named():
-    recipe = Diffusion(**{**TINY, "rate": 1e30, "epochs": 3, "batch": 16})
-    with pytest.raises(RecipeError, match=f"diffusion {recipe.hash} of digits train: .* diverged in epoch"):
-        diffusion.train(diffusion.untrained(recipe), recipe, *select(recipe.images).take())
-
-
-def test_it_is_found_again_and_refused_where_it_has_seen_a_victim(bare):
-    asked = question()
-    victims = victim_slice(asked)
-    first, again = (trained_prior(Diffusion(**TINY), asked, victims) for _ in range(2))
-    assert first.weights.now and not again.weights.now and not again.model.training
-    assert state_sha(first.model.state_dict()) == state_sha(again.model.state_dict())
-    with pytest.raises(DataError, match=r"the prior \(diffusion .*\), digits test"):
-        trained_prior(Diffusion(**{**TINY, "images": HELD_OUT}), asked, victims)
-
-
-def test_an_attack_has_it_on_the_other_side_of_the_border(bare):
-    methods = """
-    def prior(self, benchmark):
-        from leakboard.config import Images
-        from leakboard.config.recipes import Diffusion
-        return Diffusion(images=Images(name="digits", count=64), width=8, levels=1, epochs=1)
-    """
-    body = """
-    from leakboard.attack.diffusion import ddrm
-    return Reconstruction(ddrm(seen.prior, torch.full(seen.shape, 0.5), rng, steps=3))
-    """
-    line = trial(toy(bare, body, methods=methods), question(threat={"knows": ["prior"]})).line
-    assert line["status"] == "ok", line.get("reason")
-
-
-def test_without_diffusers_the_way_to_it_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ConfigError, match=r"need diffusers, .* pip install 'leakboard\[diffusion\]'"):
-        diffusion.untrained(Diffusion(**TINY))
