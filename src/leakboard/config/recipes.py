@@ -194,7 +194,7 @@ class Denoiser(Strict):
 
 
 class Diffusion(Strict):
-    """A small diffusion model of `images`, which predicts the noise in one (Ho, Jain and Abbeel 2020, algorithm 1).
+    """A small diffusion model of `images`, which tells the noise in an image (Ho, Jain and Abbeel 2020, algorithm 1).
 
     Of classes, and of none: the class is left out for a share `dropped` of the training images, so that one network
     serves classifier-free guidance (Ho and Salimans 2022, algorithm 1). width: channels at full size, and twice as many
