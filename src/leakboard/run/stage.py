@@ -126,7 +126,7 @@ def derive(stage: Stage) -> None:
     with stage.place.alone():
         summarise(stage.results, stage.paper, stage.benchmark.name)
         grid = stage.folder / "grid.png"
-        kept.draw_grid(grid, kept.gallery(stage.reconstructions, stage.variants), _controls(stage))
+        kept.draw_grid(grid, _pictures(stage), _controls(stage))
         if not grid.exists() and judged_against(stage.benchmark.metrics[0]) == "labels":
             _draw_truth(grid, stage.benchmark)
         if stage.benchmark.threat.sees == "participation":
@@ -137,8 +137,12 @@ def _controls(stage: Stage) -> kept.Gallery:
     """Pictures of what one gets without attacking, for boards of classes: there no image is the one that is sought."""
     if judged_against(stage.benchmark.metrics[0]) != "classes" or "controls" not in paper_names():
         return {}
-    controls = Stage("controls", stage.benchmark, stage.results)
-    return kept.gallery(controls.reconstructions, controls.variants)
+    return _pictures(Stage("controls", stage.benchmark, stage.results))
+
+
+def _pictures(stage: Stage) -> kept.Gallery:
+    """Of the first trials; of a benchmark that had more of them, older ones lie there too."""
+    return kept.gallery(stage.reconstructions, stage.variants, range(min(kept.GRID, stage.benchmark.trials)))
 
 
 def _draw_truth(path: Path, benchmark: Benchmark) -> None:
