@@ -14,8 +14,9 @@ INSTALLED := .venv/.installed
 reproduce: $(INSTALLED)
 	$(BIN)/leakboard reproduce --scale quick --fresh --out build/here
 
+# Two workers, each with whole files: what one test of a file has computed serves the others.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 # What every execution costs, on CUDA where there is one, into results/$(SCALE)/; one run alone: ONLY='lenet and dlg'.
 speed: $(INSTALLED)
@@ -33,7 +34,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[pipeline,lpips,cluster,ggl,dp,test,dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[pipeline,lpips,cluster,ggl,dp,diffusion,test,dev]'
 	@touch $@
 
 # Trained victims and what `leakboard run` wrote stay in build/.

@@ -29,8 +29,10 @@ WRITE = os.environ.get("LEAKBOARD_GOLDEN") == "write"
 KEPT = ("loss", "mse", "label_accuracy", "nearest_victim_mse")
 MOVED = 1e-4  # relative, on a processor and a torch such as wrote the file
 ELSEWHERE = 1e-2  # on another: rounding grows over three steps, to 4e-3 between AMD's and Intel's
-# Elsewhere too, of more images than units, whose unmixing has no one solution: 2.6e-2 between AVX2 and AVX-512.
-ILL_POSED = {"fc2_cifar10_gradient_b32_narrow": 5e-2}
+# Elsewhere too, between AVX2 and AVX-512: of more images than units, whose unmixing has no one solution, 2.6e-2; and of
+# images that rounding lets a layer spell out or not, one or two of a batch, 0.11.
+ILL_POSED = {"fc2_cifar10_gradient_b32_narrow": 5e-2, "peel": 0.15}
+NOTHING = {True: 1e-12, False: 1e-6}  # absolute, likewise: the loss of what is exact
 MACHINE = {name: machine.describe(torch.device("cpu"))[name] for name in ("device", "torch")}
 
 
@@ -65,7 +67,8 @@ def _in_checkout(monkeypatch):
 def few(row: tuple[str, str, str]) -> int:
     """Evaluations for three steps of a search, each of which may go through all local steps, and for label counts.
 
-    Who sees a sequence of models counts labels on 32 public images, anew for every learning rate that it tries.
+    Who sees a sequence of models counts labels on 32 public images, anew for every learning rate that it tries, and may
+    rehearse.
     """
     paper, variant, run = row
     asked = config.benchmark(run, "quick")
@@ -75,7 +78,8 @@ def few(row: tuple[str, str, str]) -> int:
     steps = 1 if spec is None else spec.epochs * spec.steps * -(-asked.batch // (spec.batch or asked.batch))
     seen = asked.batch
     if asked.threat.sees == "sequence":
-        searches = 1 + len(config.params(paper).settings(variant, run).get("rates", ()))
+        settings = config.params(paper).settings(variant, run)
+        searches = 1 + len(settings.get("rates", ())) + settings.get("rehearsals", 0)
         seen = searches * (1 + 2 * -(-32 // asked.batch))
     return min(asked.budget, max(4, seen, 3 * steps + 2 if steps > 1 else 0))
 
@@ -250,16 +254,17 @@ def test_golden_values_move_only_with_the_engine(row):
         computed = asked.network.weights == "trained" or asked.threat.conduct == "malicious"
         assert computed, f"the network of {row[2]} moved while ENGINE stayed {engine}: bump ENGINE or undo"
         pytest.skip("this processor's training or crafting rounds differently: another network than the golden one")
-    most = MOVED if values.get("machine") == MACHINE else ILL_POSED.get(row[2], ELSEWHERE)
-    moved = [name for name in wanted if name not in got or not _close(got[name], wanted[name], most)]
+    here = values.get("machine") == MACHINE
+    most = MOVED if here else ILL_POSED.get(row[0], ILL_POSED.get(row[2], ELSEWHERE))
+    moved = [name for name in wanted if name not in got or not _close(got[name], wanted[name], most, NOTHING[here])]
     message = f"{' '.join(row)}: {moved} moved from {wanted} to {got} while ENGINE stayed {engine}"
     assert not moved and got.keys() == wanted.keys(), f"{message}: bump ENGINE or undo"
 
 
-def _close(got: float | str, wanted: float | str, most: float = MOVED) -> bool:
+def _close(got: float | str, wanted: float | str, most: float = MOVED, nothing: float = NOTHING[True]) -> bool:
     if isinstance(got, str) or isinstance(wanted, str):
         return got == wanted
-    return math.isclose(got, wanted, rel_tol=most, abs_tol=1e-12)
+    return math.isclose(got, wanted, rel_tol=most, abs_tol=nothing)
 
 
 def _write(row: tuple[str, str, str], got: dict[str, float | str], values: dict) -> None:

@@ -198,7 +198,7 @@ def test_public_images_from_the_victims_split_are_refused():
         public(asked)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "_released" in name])
+@pytest.mark.parametrize("name", [name for name in NAMES if "_released" in name and name in RUN])
 def test_who_judges_a_released_model_saw_none_of_what_it_may_give_away(name):
     for scale in config.SCALES:
         asked = config.benchmark(name, scale)

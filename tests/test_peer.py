@@ -284,13 +284,16 @@ def test_it_works_on_what_a_client_sees_and_on_what_a_server_sees():
 
 def test_what_is_missing_is_named():
     seen = observed(asked(batch=3))[2]
-    with pytest.raises(ValueError, match="the restorer needs public images"):
+    for post in ("fitted", "ddrm", "semantic", "class_only"):
+        with pytest.raises(ValueError, match=f"post: {post} needs public images to train on"):
+            PEER(post=post, steps=1, rehearsals=1).reconstruct(seen, rng())
+    with pytest.raises(ValueError, match="post: restorer needs public images to train on"):
         PEER(post="restorer", steps=1).reconstruct(seen, rng())
     seen.public = None
     with pytest.raises(ValueError, match="counting labels needs public images"):
         PEER().reconstruct(seen, rng())
     seen.labels = torch.tensor([1, 2, 3])
-    with pytest.raises(ValueError, match="a control of other images needs public ones"):
+    with pytest.raises(ValueError, match="a search after other images needs public ones"):
         PEER(told=False).reconstruct(seen, rng())
     seen.local = None
     with pytest.raises(ValueError, match="tells no learning rate"):

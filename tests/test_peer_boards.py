@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from toys import ROOT
 
 from leakboard import config
 from leakboard.attack import contract
-from leakboard.config.recipes import Restorer
-from leakboard.data import DataError
+from leakboard.config import Images
+from leakboard.config.recipes import Denoiser, Diffusion, Restorer
+from leakboard.data import DataError, select
 from leakboard.models import build
-from leakboard.recipes import restorer
+from leakboard.recipes import denoiser, restorer
 from leakboard.recipes.trained import Need, refuse
 from leakboard.score.images import retrieved
 from leakboard.victim.secrets import victim_slice
@@ -75,6 +78,63 @@ def test_what_post_processing_has_seen_is_public_and_no_victim(name):
     with pytest.raises(DataError, match="training images of the prior"):
         refuse(Need("prior", hidden), benchmark, victim_slice(benchmark))
     assert PEER().prior(benchmark) is None and PEER(post="mean_filter").prior(benchmark) is None
+
+
+@pytest.mark.parametrize(
+    ("post", "kind"),
+    [
+        ("restorer", Restorer),
+        ("fitted", Restorer),
+        ("ddrm", Diffusion),
+        ("semantic", Diffusion),
+        ("class_only", Diffusion),
+    ],
+)
+def test_whatever_post_processing_is_trained_on_is_public(post, kind):
+    for name in (BASE, f"{BASE}_public"):
+        benchmark = config.benchmark(name, "paper")
+        recipe = PEER(post=post).prior(benchmark)
+        assert isinstance(recipe, kind) and recipe.trained_on == benchmark.public_images
+
+
+def test_the_denoiser_of_photographs_is_asked_of_photographs_alone():
+    digits, photographs = (config.benchmark(BASE, scale) for scale in config.SCALES)
+    attack = PEER(post="dncnn")
+    assert "photographs" in attack.skips(digits) and attack.prior(digits) is None
+    assert attack.skips(photographs) is None and isinstance(attack.prior(photographs), Denoiser)
+
+
+def test_the_denoiser_takes_noise_off_photographs(real_data):
+    """Its own authors' task: noise of 25 / 255, which it lowers by more than a third of itself."""
+    recipe = Denoiser(images={"name": "cifar10", "split": "test"})
+    network = denoiser.untrained(recipe)
+    denoiser.train(network, recipe, torch.zeros(0), torch.zeros(0))
+    true = select(Images(name="cifar10", split="test", count=20)).take()[0]
+    noisy = true + 25 / 255 * torch.randn(true.shape, generator=torch.Generator().manual_seed(0))
+    errors = [float((images - true).square().mean().sqrt()) for images in (noisy, network(noisy).detach())]
+    assert errors[1] < 2 / 3 * errors[0] and network(noisy).shape == true.shape
+
+
+def test_an_adversary_is_another_training_and_none_is_none():
+    images = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    plain = {"images": {"name": "digits"}, "degradation": {"noise": 0.2}, "form": "nafnet", "width": 4, "depth": 1}
+    recipes = [Restorer(**plain, epochs=2, **more) for more in ({}, {"adversary": 0.0}, {"adversary": 0.1})]
+    assert recipes[0].hash == recipes[1].hash != recipes[2].hash
+    ends = []
+    for recipe in recipes:
+        network = restorer.untrained(recipe)
+        restorer.train(network, recipe, images, torch.zeros(32))
+        ends.append(network.leave.weight)
+    assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[1], ends[2])
+
+
+def test_a_critic_that_learns_tells_restored_from_clean():
+    clean = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(2)).round()
+    grey = torch.full_like(clean, 0.5)
+    recipe = Restorer(images={"name": "digits"}, degradation={"noise": 0.2}, adversary=1.0, width=8)
+    adversary = restorer.Adversary(recipe, 1, "cpu")
+    failed = [float(adversary(grey, clean)) for _ in range(100)]
+    assert failed[0] == pytest.approx(math.log(2), abs=0.3) and failed[-1] > 2 * failed[0]
 
 
 def test_the_absolute_error_is_another_recipe_with_another_end():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +23,7 @@ GAP, LINE = 6, 13  # pixels between pictures; height of a line of text
 TRUTH = "truth"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#555555")
 AXES = (0.075, 0.15, 0.58, 0.81)  # left, bottom, width, height of the figure; the legend stands at the right
+BETWEEN = 0.02  # of the figure, between axes side by side
 DASHES = ("-", "--", ":", "-.")
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "leakboard", "svg.fonttype": "path", "font.size": 9, "axes.spines.top": False,
@@ -227,9 +228,13 @@ def _logarithmic(axes: Any) -> None:
 def scored(axes: Any, rows: pd.DataFrame) -> None:
     """One line of points for each of `row`, in the order of the frame: `score` with its interval (low, high) at `x`."""
     for index, (row, points) in enumerate(rows.groupby("row", sort=False)):
-        ends = [points["score"] - points["low"], points["high"] - points["score"]]
-        colour, label = COLOURS[index % len(COLOURS)], f"{row} (n = {points['n'].max()})"
-        axes.errorbar(points["x"], points["score"], yerr=ends, fmt="o-", color=colour, label=label, capsize=2)
+        line(axes, points, COLOURS[index % len(COLOURS)], f"{row} (n = {points['n'].max()})")
+
+
+def line(axes: Any, points: pd.DataFrame, colour: str, label: str, fmt: str = "o-", **look: Any) -> None:
+    """`score` with its interval (low, high) at `x`. look: what else matplotlib's `errorbar` takes."""
+    ends = [points["score"] - points["low"], points["high"] - points["score"]]
+    axes.errorbar(points["x"], points["score"], yerr=ends, fmt=fmt, color=colour, label=label, capsize=2, **look)
 
 
 def legend(axes: Any) -> None:
@@ -237,16 +242,28 @@ def legend(axes: Any) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8)
 
 
-def svg(draw: Any) -> str:
+def svg(draw: Callable[[Any], None]) -> str:
     """A figure on which `draw(axes)` has drawn, as SVG text."""
+    return side_by_side(lambda panels: draw(panels[0]), 1)
+
+
+def side_by_side(draw: Callable[[Sequence[Any]], None], count: int) -> str:
+    """A figure of so many axes in a row, of one y axis, on which `draw(panels)` has drawn, as SVG text."""
     from matplotlib import style
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
+    left, bottom, width, height = AXES
+    each = (width - BETWEEN * (count - 1)) / count
     with style.context(["default", STYLE, {"text.parse_math": False}]):  # a name is no formula
         figure = Figure(figsize=(7.2, 3.2))
         FigureCanvasSVG(figure)
-        draw(figure.add_axes(AXES))  # a layout engine would draw every figure twice
+        panels: list[Any] = []
+        for place in range(count):  # a layout engine would draw every figure twice
+            here = (left + place * (each + BETWEEN), bottom, each, height)
+            panels.append(figure.add_axes(here, sharey=panels[0] if panels else None))
+            panels[-1].tick_params(left=not place, labelleft=not place)
+        draw(panels)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from leakboard import config
-from leakboard.board import defence_table, defended, figures, replication, restarts, tables, verdict
+from leakboard.board import defence_table, defended, factors, figures, replication, restarts, tables, verdict
 from leakboard.board.readable import shown, threat_sentence
 from leakboard.board.replication import interval_text, read_verdicts
 from leakboard.config import Benchmark, Scale
@@ -46,6 +46,11 @@ UTILITY_CAPTION = (
     "intervals over trials; a ring is no defence. Low and to the right is a defence worth having."
 )
 RESTARTS_CAPTION = "Rows that differ by their number of starts alone, with 95 % intervals over trials."
+FACTORS_CAPTION = (
+    "The same rows on boards that differ by one number of the federation alone: a panel for each, all others as here, "
+    "with as many steps of a search everywhere. Bars are 95 % intervals over trials, of one trial none; what runs off "
+    "the picture is longer. Rows of one number stand side by side; dotted lines are controls."
+)
 COST_CAPTION = (
     "Score of each attack against its median seconds per trial; a cross carries no rank, dotted lines are controls."
 )
@@ -138,7 +143,7 @@ def _figures(results: Results, benchmark: Benchmark, board: pd.DataFrame) -> lis
         buffer = io.StringIO()
         figures.quality_against_cost(buffer, board)
         drawn.append({"svg": _inline(buffer.getvalue(), f"{benchmark.name}-cost"), "caption": COST_CAPTION})
-    return drawn + _defended(results, benchmark) + _restarts(results, benchmark)
+    return drawn + _defended(results, benchmark) + _restarts(results, benchmark) + _factors(results, benchmark)
 
 
 def _defended(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
@@ -159,6 +164,15 @@ def _restarts(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
         return []
     svg = _inline(restarts.drawing(rows, benchmark.metrics[0]), f"{benchmark.name}-restarts")
     return [{"svg": svg, "caption": RESTARTS_CAPTION}]
+
+
+def _factors(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
+    rows = factors.by_factor(results, benchmark)
+    drawn = {metric: factors.drawing(rows, metric) for metric in rows["metric"].unique()}
+    return [
+        {"svg": _inline(svg, f"{benchmark.name}-factors-{metric}"), "caption": FACTORS_CAPTION}
+        for metric, svg in drawn.items()
+    ]
 
 
 def _snapshots(results: Results, benchmark: Benchmark) -> pd.DataFrame:

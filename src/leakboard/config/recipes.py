@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from leakboard.config.hashes import digest
-from leakboard.config.kinds import Count, Name, NotNegative, Part, Positive, Seed, Strength
+from leakboard.config.kinds import Count, Name, NotNegative, OwnPath, Part, Positive, Seed, Strength
 from leakboard.config.sections import Images, Network, Normalise, Reject, Strict, Training, differing
 
 
@@ -142,17 +142,21 @@ class Generator(Strict):
 
 
 class Restorer(Strict):
-    """A residual network that undoes `degradation`, trained on pairs (degraded, clean) of `images`.
+    """A network that undoes `degradation`, trained on pairs (degraded, clean) of `images`.
 
-    error: of what is restored, `squared` or `absolute` (L1).
-    width: channels; depth: residual blocks of two convolutions. rate: Adam's, falling to 0 along a cosine.
+    form: `residual`, blocks of two convolutions, or `nafnet` (Chen et al. 2022, section 4), both `depth` blocks of
+    `width` channels. error: of what is restored, `squared` or `absolute` (L1). adversary: weight, beside that error, of
+    the log loss of a critic that learns to tell restored images from clean ones (SRGAN, Ledig et al. 2017, equation 6).
+    rate: Adam's, falling to 0 along a cosine.
     """
 
     kind: ClassVar[str] = "restorer"
 
     images: NamedImages
     degradation: Degradation
+    form: Literal["residual", "nafnet"] = "residual"
     error: Literal["squared", "absolute"] = "squared"
+    adversary: NotNegative = 0.0
     width: Count = 32
     depth: Count = 4
     epochs: Count = 20
@@ -169,4 +173,62 @@ class Restorer(Strict):
         return digest({"kind": self.kind, **self.said()})
 
 
-Recipe = Classifier | Generator | Restorer
+class Denoiser(Strict):
+    """DnCNN (Zhang et al. 2017) as its authors trained it: of grey photographs, for Gaussian noise of 25 / 255.
+
+    images: whose shape it takes, channel by channel. Nothing is trained: what its weights have seen is their owner's
+    word.
+    """
+
+    kind: ClassVar[str] = "denoiser"
+
+    images: NamedImages
+
+    @property
+    def trained_on(self) -> Images:
+        return self.images
+
+    @property
+    def hash(self) -> str:
+        return digest({"kind": self.kind, **self.said()})
+
+
+class Diffusion(Strict):
+    """A small diffusion model of `images`, which tells the noise in an image (Ho, Jain and Abbeel 2020, algorithm 1).
+
+    Of classes, and of none: the class is left out for a share `dropped` of the training images, so that one network
+    serves classifier-free guidance (Ho and Salimans 2022, algorithm 1). width: channels at full size, and twice as many
+    below. levels: sizes that it works at, each half of the one before. rate: Adam's, falling to 0 along a cosine.
+    folder: of a pipeline that diffusers saved (`unet/`, `scheduler/`), which is taken as it is in place of a training.
+    What lies there is part of the hash; what it was trained on is its owner's word, as `images` are.
+    """
+
+    kind: ClassVar[str] = "diffusion"
+
+    images: NamedImages
+    width: Count = 32
+    levels: Count = 3
+    epochs: Count = 100
+    batch: Count = 64
+    rate: Positive = 1e-3
+    dropped: Part = 0.1
+    folder: OwnPath | None = None
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _trained_or_taken(self) -> Diffusion:
+        training = sorted(self.said().keys() - {"images", "folder"})
+        if self.folder is not None and training:
+            raise ValueError(f"`folder` is taken as it is: {', '.join(training)} go with a training")
+        return self
+
+    @property
+    def trained_on(self) -> Images:
+        return self.images
+
+    @property
+    def hash(self) -> str:
+        return digest({"kind": self.kind, **self.said()})
+
+
+Recipe = Classifier | Generator | Restorer | Denoiser | Diffusion

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from leakboard.config.recipes import Degradation, Restorer
 from leakboard.data.loading import dataset_of
-from leakboard.models.restorer import Restoring, restoring
+from leakboard.models.restorer import Restoring, critic, restoring
 from leakboard.recipes.store import RecipeError
 from leakboard.rng import generator
 
@@ -19,7 +19,7 @@ REACH = 3  # standard deviations of a Gaussian that its kernel holds on either s
 
 def untrained(recipe: Restorer) -> Restoring:
     rng, channels = generator("restorer", recipe.seed), dataset_of(recipe.images).shape[0]
-    return restoring(channels, recipe.width, recipe.depth, rng)
+    return restoring(recipe.form, channels, recipe.width, recipe.depth, rng)
 
 
 def train(
@@ -35,12 +35,15 @@ def train(
     total = recipe.epochs * math.ceil(len(images) / recipe.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, total)
     error = F.l1_loss if recipe.error == "absolute" else F.mse_loss
+    adversary = Adversary(recipe, images.shape[1], device) if recipe.adversary else None
     for epoch in range(1, recipe.epochs + 1):
         losses = torch.zeros((), device=device)
         for chosen in torch.randperm(len(images), generator=rng).split(recipe.batch):
             clean = images[chosen]
-            given = degraded(clean, recipe.degradation, rng)
-            loss = error(network(given.to(device)), clean.to(device))
+            restored = network(degraded(clean, recipe.degradation, rng).to(device))
+            loss = error(restored, clean.to(device))
+            if adversary is not None:
+                loss = loss + recipe.adversary * adversary(restored, clean.to(device))
             adam.zero_grad()
             loss.backward()
             adam.step()
@@ -52,6 +55,24 @@ def train(
                 f"{recipe.epochs}; try a `rate` below {recipe.rate:g}"
             )
     network.eval()
+
+
+class Adversary:
+    """A critic in training. Called on restored and clean images it learns, and says how much the restored ones fail it.
+
+    That is the log loss of taking them for clean; of the critic itself, of telling both right.
+    """
+
+    def __init__(self, recipe: Restorer, channels: int, device: torch.device | str) -> None:
+        self.critic = critic(channels, recipe.width, generator("critic", recipe.seed)).to(device)
+        self.adam = torch.optim.Adam(self.critic.parameters(), recipe.rate, betas=(0.5, 0.999))
+
+    def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
+        wrong = F.softplus(-self.critic(clean)).mean() + F.softplus(self.critic(restored.detach())).mean()
+        self.adam.zero_grad()
+        wrong.backward()
+        self.adam.step()
+        return F.softplus(-self.critic(restored)).mean()
 
 
 def degraded(images: Tensor, how: Degradation, rng: torch.Generator) -> Tensor:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from leakboard.config import Benchmark, Images
-from leakboard.config.recipes import Classifier, Generator, Recipe, Restorer
+from leakboard.config.recipes import Classifier, Denoiser, Diffusion, Generator, Recipe, Restorer
 from leakboard.data import Slice, refuse_common_classes, refuse_overlap, select
 from leakboard.data.loading import dataset_of
-from leakboard.recipes import classifier, generator, restorer, store
+from leakboard.recipes import classifier, denoiser, diffusion, generator, restorer, store
 from leakboard.recipes.classifier import classifier_of, evaluator_of, record_folder
 from leakboard.recipes.junk import with_rejected
 from leakboard.recipes.store import RecipeError, Weights
@@ -29,6 +29,8 @@ KINDS: dict[type, tuple[Callable[[Any], nn.Module], Callable[..., None]]] = {
     Classifier: (classifier.untrained, classifier.train),
     Generator: (generator.untrained, generator.train),
     Restorer: (restorer.untrained, restorer.train),
+    Denoiser: (denoiser.untrained, denoiser.train),
+    Diffusion: (diffusion.untrained, diffusion.train),
 }
 
 

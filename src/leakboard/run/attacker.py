@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from torch import nn
@@ -15,12 +15,12 @@ from leakboard.attack.crafted import built, refuse_misfit
 from leakboard.attack.inside import Task
 from leakboard.attack.wire import plain
 from leakboard.config import Benchmark, digest
-from leakboard.config.recipes import Classifier, Generator, Recipe, Restorer
+from leakboard.config.recipes import Recipe
 from leakboard.record.trial_lines import attack_sha
 from leakboard.run.box import ask
 from leakboard.threat import Public
 
-RECIPES = {recipe.kind: recipe for recipe in (Classifier, Generator, Restorer)}
+RECIPES = {recipe.kind: recipe for recipe in get_args(Recipe)}
 
 
 class CraftError(AttackError):
