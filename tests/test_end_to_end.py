@@ -10,7 +10,7 @@ from leakboard.metrics import METRICS
 from leakboard.record import trial_lines
 from leakboard.record.results import Results
 from leakboard.run.rescore import rescore
-from leakboard.run.stage import reproduce, stages
+from leakboard.run.stage import _pictures, reproduce, stages
 
 TRAINED = {
     "network": {"name": "lenet_sigmoid", "weights": "trained"},
@@ -220,3 +220,16 @@ def test_what_another_run_handed_in_is_not_judged_as_this_ones(elsewhere):
     (stage.reconstructions / "only-1.npz").write_bytes((stage.reconstructions / "only-2.npz").read_bytes())
     (stage.reconstructions / "only-3.npz").unlink()
     assert rescore(stage) == (2, 2)
+
+
+def test_a_grid_shows_no_trial_that_the_benchmark_no_longer_has(tmp_path, monkeypatch):
+    suite = checkout(tmp_path / "suite", "return Reconstruction(torch.rand(seen.shape, generator=rng))")
+    monkeypatch.chdir(suite)
+    results = Results.at("quick", tmp_path / "here")
+    reproduce(stages(results, "toy", None), workers=0)
+    (stage,) = stages(results, "toy", None)
+    assert set(_pictures(stage)["only"]) == {0, 1, 2, 3}
+    asked = suite / "benchmarks" / "toy_gradient.yaml"
+    asked.write_text(asked.read_text().replace("trials: 4", "trials: 2"))
+    (stage,) = stages(results, "toy", None)
+    assert set(_pictures(stage)["only"]) == {0, 1}

@@ -95,8 +95,8 @@ def test_rows_without_results_or_on_one_board_alone_are_left_out(results):
     psnr = rows[rows["metric"] == "psnr"]
     at = {key: sorted(points["x"]) for key, points in psnr.groupby(["row", "factor"])}
     raw = {("peer / raw", factor): sorted(boards) for factor, boards in BOARDS.items()}
-    restored = {"clients": [2, 4], "images a client": [1, 4]}  # its lines elsewhere are of no row that stands there
-    assert at == raw | {("peer / restored", factor): numbers for factor, numbers in restored.items()}
+    restored = {**BOARDS, "clients": [2, 4]}  # no lines of it were made up for more
+    assert at == raw | {("peer / restored", factor): sorted(numbers) for factor, numbers in restored.items()}
     assert len(rows) == 2 * len(psnr) and set(rows["metric"]) == {"psnr", "retrieval"}
     score = psnr[(psnr["row"] == "peer / raw") & (psnr["factor"] == "clients")].set_index("x")["score"]
     assert score.to_dict() == pytest.approx({2: 29.5, 4: 27.5, 8: 23.5, 16: 15.5})

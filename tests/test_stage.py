@@ -18,7 +18,7 @@ from toys import GRAY, QUALITY, ROOT, checkout
 from leakboard import config
 from leakboard.record import trial_lines
 from leakboard.record.results import Results
-from leakboard.run.stage import Stage, _pictures, reproduce, stages
+from leakboard.run.stage import Stage, reproduce, stages
 
 DLG = "lenet_mnist_gradient"
 NOISE = "return Reconstruction(torch.rand(seen.shape, generator=rng))"
@@ -103,16 +103,6 @@ def test_paper_scale_leaves_out_boards_that_wait_for_it_unless_one_is_named(suit
         assert len(stages(Results.at(scale, tmp_path), "toy", None)) == found
     (named,) = stages(Results.at("paper", tmp_path), "toy", "toy_gradient")
     assert list(named.variants) == ["only"]
-
-
-def test_a_grid_shows_no_trial_that_the_benchmark_no_longer_has(suite, tmp_path):
-    reproduce(toy_stages(tmp_path / "here"), workers=0)
-    (stage,) = toy_stages(tmp_path / "here")
-    assert set(_pictures(stage)["only"]) == {0, 1, 2, 3}
-    asked = suite / "benchmarks" / "toy_gradient.yaml"
-    asked.write_text(asked.read_text().replace("trials: 4", "trials: 2"))
-    (stage,) = toy_stages(tmp_path / "here")
-    assert set(_pictures(stage)["only"]) == {0, 1}
 
 
 def test_a_killed_run_goes_on_and_attacks_no_finished_trial_again(tmp_path, monkeypatch):
