@@ -24,7 +24,27 @@ def _named(images: Images) -> Images:
 NamedImages = Annotated[Images, AfterValidator(_named)]
 
 
-class Classifier(Strict):
+class Described(Strict):
+    """What every recipe has: its kind, and a hash of what it says."""
+
+    kind: ClassVar[str]
+
+    @property
+    def hash(self) -> str:
+        return digest({"kind": self.kind, **self.said()})
+
+
+class OfImages(Described):
+    """A recipe of `images`, which name their data set: what is trained sees these alone."""
+
+    images: NamedImages
+
+    @property
+    def trained_on(self) -> Images:
+        return self.images
+
+
+class Classifier(Described):
     """A victim or an evaluator: `network`, as it is drawn before training, trained by `training`.
 
     data: whose shape and classes the network has, and of which the training images are where they name no data set.
@@ -52,10 +72,6 @@ class Classifier(Strict):
         if self.reject is None or self.reject.images is None:
             return None
         return self.reject.images.of(self.data)
-
-    @property
-    def hash(self) -> str:
-        return digest({"kind": self.kind, **self.said()})
 
     def said(self) -> dict[str, Any]:
         """What differs from the defaults and changes a weight: of `data`, which set it is and at which size."""
@@ -85,7 +101,7 @@ class Degradation(Strict):
         return self
 
 
-class Generator(Strict):
+class Generator(OfImages):
     """A network that draws images like `images` from noise, and the critic that it was trained against.
 
     layers: `convolutional`, as DCGAN's (Radford, Metz and Chintala 2016), or `linear`, of fixed sizes. form: what they
@@ -100,7 +116,6 @@ class Generator(Strict):
 
     kind: ClassVar[str] = "generator"
 
-    images: NamedImages
     layers: Literal["convolutional", "linear"] = "convolutional"
     form: Literal["wgan_gp", "dcgan"] = "wgan_gp"
     noise: Count = 100
@@ -132,16 +147,8 @@ class Generator(Strict):
             raise ValueError(f"`penalty` is of the form wgan_gp; {self.form} has none")
         return self
 
-    @property
-    def trained_on(self) -> Images:
-        return self.images
 
-    @property
-    def hash(self) -> str:
-        return digest({"kind": self.kind, **self.said()})
-
-
-class Restorer(Strict):
+class Restorer(OfImages):
     """A network that undoes `degradation`, trained on pairs (degraded, clean) of `images`.
 
     form: `residual`, blocks of two convolutions, or `nafnet` (Chen et al. 2022, section 4), both `depth` blocks of
@@ -152,7 +159,6 @@ class Restorer(Strict):
 
     kind: ClassVar[str] = "restorer"
 
-    images: NamedImages
     degradation: Degradation
     form: Literal["residual", "nafnet"] = "residual"
     error: Literal["squared", "absolute"] = "squared"
@@ -164,16 +170,8 @@ class Restorer(Strict):
     rate: Positive = 1e-3
     seed: Seed = 0
 
-    @property
-    def trained_on(self) -> Images:
-        return self.images
 
-    @property
-    def hash(self) -> str:
-        return digest({"kind": self.kind, **self.said()})
-
-
-class Denoiser(Strict):
+class Denoiser(OfImages):
     """DnCNN (Zhang et al. 2017) as its authors trained it: of grey photographs, for Gaussian noise of 25 / 255.
 
     images: whose shape it takes, channel by channel. Nothing is trained: what its weights have seen is their owner's
@@ -182,18 +180,8 @@ class Denoiser(Strict):
 
     kind: ClassVar[str] = "denoiser"
 
-    images: NamedImages
 
-    @property
-    def trained_on(self) -> Images:
-        return self.images
-
-    @property
-    def hash(self) -> str:
-        return digest({"kind": self.kind, **self.said()})
-
-
-class Diffusion(Strict):
+class Diffusion(OfImages):
     """A small diffusion model of `images`, which tells the noise in an image (Ho, Jain and Abbeel 2020, algorithm 1).
 
     Of classes, and of none: the class is left out for a share `dropped` of the training images, so that one network
@@ -205,7 +193,6 @@ class Diffusion(Strict):
 
     kind: ClassVar[str] = "diffusion"
 
-    images: NamedImages
     width: Count = 32
     levels: Count = 3
     epochs: Count = 100
@@ -221,14 +208,6 @@ class Diffusion(Strict):
         if self.folder is not None and training:
             raise ValueError(f"`folder` is taken as it is: {', '.join(training)} go with a training")
         return self
-
-    @property
-    def trained_on(self) -> Images:
-        return self.images
-
-    @property
-    def hash(self) -> str:
-        return digest({"kind": self.kind, **self.said()})
 
 
 Recipe = Classifier | Generator | Restorer | Denoiser | Diffusion
