@@ -15,7 +15,9 @@ import yaml
 from check_toys import TRIALS, small_checkout, tamper
 
 import leakboard
+from leakboard import config
 from leakboard.board import check, line_findings, verdict
+from leakboard.config.sections import Training
 from leakboard.config.yaml12 import Yaml12
 from leakboard.record import aggregate, locks, trial_lines
 from leakboard.record.results import Results
@@ -80,6 +82,25 @@ def test_a_line_twice_a_foreign_line_and_other_victims(checkout: Path) -> None:
         "plain trial 0 (cpu, loop) stands once", "benchmark of a line", "scale of a line",
         "victims of trial 0 are the same",
     ]  # fmt: skip
+
+
+def test_lines_of_another_training_of_the_victim_are_found(checkout: Path) -> None:
+    file, record = checkout / TRIALS, checkout / "results/quick/papers/victims/b/metrics.json"
+    benchmark = config.benchmark("b", "quick")
+    lines = trial_lines.read(file).assign(model_sha=["0123456789ab", "", "ba9876543210"])
+
+    def found(**changes: object) -> list[str]:
+        asked = benchmark.model_copy(update=changes)
+        return [one.found for one in line_findings.of_other_victims(file, "toy", asked, lines, record)]
+
+    assert found() == [], "no victim has a record"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"sha256": "0123456789ab"}')
+    assert found() == ["ba9876543210"]
+    assert found(threat=benchmark.threat.model_copy(update={"conduct": "malicious"})) == []
+    assert found(training=Training(epochs=1, learning_rate=0.1, anew=True)) == [], "the record is of the first trial's"
+    trial_lines.write(file, lines)
+    assert (TRIALS, "the victims are those of the record") in files_and_whats(checkout)
 
 
 def test_aggregates_and_timing(checkout: Path) -> None:

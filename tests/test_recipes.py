@@ -19,7 +19,7 @@ from leakboard.data import DataError
 from leakboard.recipes import classifier, store
 from leakboard.recipes.classifier import classifier_of, evaluator_of, state_sha
 from leakboard.recipes.store import RecipeError
-from leakboard.recipes.trained import ready, trained_evaluator, trained_prior, trained_victim
+from leakboard.recipes.trained import lacking, provide, trained_evaluator, trained_prior, trained_victim
 from leakboard.record import trial_lines
 from leakboard.run import machine
 from leakboard.victim.network import network
@@ -205,11 +205,10 @@ def test_an_evaluator_is_trained_apart_and_judges_well():
     wide = {"network": {"name": "cnn3", "width": 8}, "training": {**TRAINING, "epochs": 15, "batch": 64}}
     asked = question(**TRAINED, evaluator=wide)
     victims = victim_slice(asked)
-    told: list[str] = []
-    needs = ready(asked, victims, report=told.append)
-    assert [need.role for need, _ in needs] == ["victim", "evaluator"] and all(got.now for _, got in needs)
-    assert [sentence.split(" (")[0] for sentence in told] == ["training the victim", "training the evaluator"]
-    assert not any(got.now for _, got in ready(asked, victims, report=told.append)) and len(told) == 2
+    needs = lacking(asked, victims)
+    assert [need.role for need in needs] == ["victim", "evaluator"]
+    assert all(provide(need, asked).now for need in needs) and not lacking(asked, victims)
+    assert not any(provide(need, asked).now for need in needs)
     model = trained_evaluator(asked, victims).model
     assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
     assert classifier.record(network(asked, 0), asked, model)["evaluator"]["accuracy"] > 0.85
@@ -225,7 +224,7 @@ def test_no_classifier_is_trained_on_the_victims(role):
     if role == "victim":
         asked = question(network={**network, "weights": "trained"}, training=on_victims)
     with pytest.raises(DataError, match=rf"the victims of toy and the training images of the {role} .* share 2 images"):
-        ready(asked, victim_slice(asked))
+        lacking(asked, victim_slice(asked))
 
 
 def test_training_images_that_do_not_fit_the_network_are_named():
@@ -259,7 +258,8 @@ def test_a_prior_that_has_seen_a_victim_is_refused_by_name():
 def test_a_prior_is_trained_before_the_trials_and_found_again():
     asked = question()
     recipe = Restorer(images=Images(name="digits", count=32), degradation={"noise": 0.1}, width=4, depth=1, epochs=1)
-    ((need, first),) = ready(asked, victim_slice(asked), [recipe])
+    (need,) = lacking(asked, victim_slice(asked), [recipe])
+    first = provide(need, asked)
     again = trained_prior(recipe, asked, victim_slice(asked))
     assert str(need) == f"prior (restorer {recipe.hash})" and first.now and not again.weights.now
     assert again.weights.seconds == first.seconds > 0
@@ -271,7 +271,7 @@ def test_a_victim_whose_training_images_are_not_here_is_found_all_the_same(monke
     victims = victim_slice(asked)
     trained_victim(asked, victims)
     monkeypatch.setattr("leakboard.recipes.trained.select", lambda images: pytest.fail(f"{images} is asked for"))
-    assert not trained_victim(asked, victims).weights.now and not ready(asked, victims)[0][1].now
+    assert not trained_victim(asked, victims).weights.now and not lacking(asked, victims)
 
 
 def test_neither_victim_nor_evaluator_can_be_had_as_a_prior():

@@ -14,7 +14,7 @@ from leakboard.config import Images
 from leakboard.config.recipes import Classifier
 from leakboard.data import DataError, select
 from leakboard.recipes.junk import junk
-from leakboard.recipes.trained import ready, trained_evaluator
+from leakboard.recipes.trained import lacking, trained_evaluator
 from leakboard.rng import generator
 from leakboard.run import judgement
 from leakboard.score import ClassTruth, class_scores, ssim
@@ -121,8 +121,8 @@ def test_an_evaluator_that_saw_a_victim_is_refused_be_it_as_what_it_rejects(else
     seen, rejected = {**JUDGE, "images": {"start": 100}}, {"images": {"count": 9, "start": 5}}
     for asked in (released(training=seen), released(rejected)):
         with pytest.raises(DataError, match=r"victims of toy and the training images of the evaluator .* share"):
-            ready(asked, victim_slice(asked))
-    assert len(ready(released(), victim_slice(released()))) == 2, "the victim itself is what gives them away"
+            lacking(asked, victim_slice(asked))
+    assert len(lacking(released(), victim_slice(released()))) == 2, "the victim itself is what gives them away"
 
 
 def test_a_reject_class_takes_junk_and_public_digits_and_leaves_the_digits(elsewhere):

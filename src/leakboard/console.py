@@ -218,15 +218,15 @@ def row_name(attack: str) -> str:
 
 
 @contextlib.contextmanager
-def progress(what: str = "trials") -> Iterator[Any]:
-    """A bar over the stages under way; yields the function that `stage.reproduce` reports to. what: is counted."""
+def progress(counted: str = "trials") -> Iterator[Any]:
+    """A bar over the stages under way; yields what `stage.reproduce` reports to. counted: what is, unless told."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=screen, transient=not screen.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
-        def report(name: str, done: int, total: int, why: str = "") -> None:
+        def report(name: str, done: int, total: int, why: str = "", what: str = counted) -> None:
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from leakboard.board import strays, tables, verdict
 from leakboard.board.findings import Difference, Finding, failed, guarded, limited, restore, rows, same, sentences
-from leakboard.board.line_findings import BoardRow, gating_rows, line_findings
+from leakboard.board.line_findings import BoardRow, gating_rows, line_findings, of_other_victims
 from leakboard.config import SCALES, ConfigError, Scale, paper_names, params
 from leakboard.record import locks, trial_lines
 from leakboard.record.aggregate import aggregate, timing
@@ -99,6 +99,8 @@ def _run_findings(results: Results, paper: str, run: str, gating: Collection[Boa
     if not trials.exists():
         return
     current = results.current_lines(paper, run)
+    record = results.victim(run) / "metrics.json"
+    yield from guarded(record, functools.partial(of_other_victims, trials, paper, benchmark, current, record))
     again = f"{restore(place)}; `leakboard reproduce {paper} {run} --scale {results.scale}` writes it again"
     derived_from = (
         (place / "metrics.json", aggregate(current, benchmark.batch)),

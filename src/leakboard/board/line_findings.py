@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -58,6 +59,23 @@ def line_findings(
     for variant, there in _trials_there(lines[present], keys).items():
         gates = (paper, benchmark.name, variant) in gating
         yield from _incomplete(file, variant, there, benchmark.trials, gates, f"`{again}`")
+
+
+def of_other_victims(
+    file: Path, paper: str, benchmark: Benchmark, lines: pd.DataFrame, record: Path
+) -> Iterator[Finding]:
+    """Trials on another trained victim than the one of the record; what a malicious server sends out is no victim."""
+    if benchmark.threat.conduct != "honest" or not record.exists():
+        return
+    victim = json.loads(record.read_text()).get("sha256")
+    every = benchmark.training is None or not benchmark.training.anew
+    found = sorted(set(lines["model_sha"][every | (lines["trial"] == 0)]) - {"", victim})
+    if victim and found:
+        again = f"`leakboard reproduce {paper} {benchmark.name} --scale {benchmark.scale} --fresh`"
+        mend = f"{restore(record)}; where it was trained anew, {again}"
+        yield Finding(
+            str(file), "the victims are those of the record", some(found), f"{victim}, as in {record}", mend=mend
+        )
 
 
 def _trials_there(current: pd.DataFrame, variants: Iterable[str]) -> dict[str, set[int]]:

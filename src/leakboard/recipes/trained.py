@@ -63,27 +63,24 @@ def needs_of(benchmark: Benchmark, priors: Sequence[Recipe] = (), trials: Iterab
     return [*victims, *judges, *(Need("prior", recipe) for recipe in priors)]
 
 
-def ready(
-    benchmark: Benchmark,
-    victims: Slice,
-    priors: Sequence[Recipe] = (),
-    device: Device = "cpu",
-    report: Callable[[str], None] = lambda sentence: None,
-    trials: Iterable[int] | None = None,
-) -> list[tuple[Need, Weights]]:
-    """See to it that all that the trials need is trained, and say what it is and what it took.
+def lacking(
+    benchmark: Benchmark, victims: Slice, priors: Sequence[Recipe] = (), trials: Iterable[int] | None = None
+) -> list[Need]:
+    """What these trials need trained and is nowhere yet; cheap. None: the official trials.
 
-    Cheap when everything is there. victims: every image that a trial hides. report: is told before anything is trained.
-    trials: the official ones where none are named.
-    DataError names what was, or would be, trained on a victim; RecipeError a prior that is no prior.
+    victims: every image that a trial hides. DataError names what was, or would be, trained on one of them; RecipeError
+    a prior that is no prior.
     """
-    found = []
-    for need in needs_of(benchmark, priors, trials):
+    needs = needs_of(benchmark, priors, trials)
+    for need in needs:
         refuse(need, benchmark, victims)
-        if store.find(need.recipe, record_folder(benchmark)) is None:
-            report(f"training the {need} of {benchmark.name}")
-        found.append((need, _weights(need, benchmark, device)))
-    return found
+    return [need for need in needs if store.find(need.recipe, record_folder(benchmark)) is None]
+
+
+def provide(need: Need, benchmark: Benchmark, device: Device = "cpu") -> Weights:
+    """The weights of what a benchmark needs, trained now if they are nowhere: priors on `device`."""
+    where = device if need.role == "prior" else "cpu"
+    return store.obtain(need.recipe, lambda: _train(need.recipe, where), record_folder(benchmark), where)
 
 
 def trained_victim(benchmark: Benchmark, victims: Slice, trial: int = 0) -> Trained:
@@ -132,7 +129,7 @@ def _seen_by(recipe: Recipe) -> list[Images]:
 
 def _trained(need: Need, benchmark: Benchmark, victims: Slice, device: Device) -> Trained:
     refuse(need, benchmark, victims)
-    weights = _weights(need, benchmark, device)
+    weights = provide(need, benchmark, device)
     untrained, _ = KINDS[type(need.recipe)]
     model = untrained(need.recipe)
     model.load_state_dict(store.load(weights.path, model.state_dict()))
@@ -142,11 +139,6 @@ def _trained(need: Need, benchmark: Benchmark, victims: Slice, device: Device) -
 def _fixed(trained: Trained) -> Trained:
     trained.model.requires_grad_(False)
     return trained
-
-
-def _weights(need: Need, benchmark: Benchmark, device: Device) -> Weights:
-    where = device if need.role == "prior" else "cpu"
-    return store.obtain(need.recipe, lambda: _train(need.recipe, where), record_folder(benchmark), where)
 
 
 def _train(recipe: Recipe, device: Device) -> dict[str, Tensor]:

@@ -30,11 +30,11 @@ from leakboard.record.results import Results
 from leakboard.run import kept, machine
 from leakboard.run.execution import Execution
 from leakboard.run.jobs import Group
-from leakboard.run.opened import Report, died_twice
+from leakboard.run.opened import died_twice
 from leakboard.run.stage import Stage
 from leakboard.run.trained import priors_of
 from leakboard.run.trial import Outcome, attempt_group
-from leakboard.run.workers import spread
+from leakboard.run.workers import Report, silent, spread
 from leakboard.victim.network import network
 from leakboard.victim.secrets import public, secret
 
@@ -97,7 +97,7 @@ def rerun(
     count: int,
     seed: int,
     workers: int | Literal["ray"] = 0,
-    report: Report = lambda name, done, total, why: None,
+    report: Report = silent,
     told: Callable[[pd.DataFrame], None] = lambda drawn: None,
 ) -> list[Compared]:
     """Attack `count` committed trials again, drawn by `seed`; `told` of them before it begins. Fault if there is none.

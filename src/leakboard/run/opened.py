@@ -16,11 +16,9 @@ from leakboard.run.jobs import Group
 from leakboard.run.kept import GRID, Place
 from leakboard.run.trial import Outcome, attempt_group
 from leakboard.run.trial import lost as lost_trial
-from leakboard.run.workers import spread
+from leakboard.run.workers import Report, spread
 
 SAVE_SECONDS = 1.0  # a kill without warning loses at most so much of finished work
-# (which, trials done, of how many, why): why all of those done have failed, '' unless they have
-Report = Callable[[str, int, int, str], None]
 
 
 @dataclass

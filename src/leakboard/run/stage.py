@@ -19,8 +19,9 @@ from leakboard.record.aggregate import summarise
 from leakboard.record.results import Results
 from leakboard.run import kept, machine
 from leakboard.run.jobs import Rows
-from leakboard.run.opened import Opened, Report, failed_rows, run_all
+from leakboard.run.opened import Opened, failed_rows, run_all
 from leakboard.run.trained import train
+from leakboard.run.workers import Report, silent
 from leakboard.victim.secrets import official_among, official_trials, secret
 
 
@@ -82,7 +83,7 @@ def reproduce(
     device: str = "auto",
     workers: int | Literal["ray"] = 2,
     fresh: bool = False,
-    report: Report = lambda name, done, total, why: None,
+    report: Report = silent,
 ) -> int:
     """Run what the stores lack, stage by stage over one set of workers, and return how many trials ran.
 
@@ -96,7 +97,8 @@ def reproduce(
     rows = [stage.rows(device) for stage in stages]
     opened = [_opened(stage, own, trials, fresh) for stage, own in zip(stages, rows, strict=True)]
     pairs = zip(opened, rows, strict=True)
-    train(need for one, own in pairs if one.groups for need in own.attacks(trial for _, trial in one.wanted))
+    needed = (need for one, own in pairs if one.groups for need in own.attacks(trial for _, trial in one.wanted))
+    train(needed, device, workers, report)
     run_all(opened, workers, report)
     return sum(len(one.wanted) for one in opened)
 

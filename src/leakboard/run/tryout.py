@@ -47,7 +47,8 @@ def tried(
     """
     rows = rows_of(attack, benchmark, device)
     chosen = range(benchmark.trials) if trials is None else trials
-    train(rows.attacks(chosen))  # a file that is no attack fails here, once, and not in every worker
+    # A file that is no attack fails here, once, and not in every worker.
+    train(rows.attacks(chosen), device, workers, report)
     folder = folder_of(rows)
     place = kept.Place(folder, folder / "reconstructions")
     place.prepare()

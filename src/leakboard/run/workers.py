@@ -17,7 +17,13 @@ from leakboard.run import cluster
 
 T = TypeVar("T")
 R = TypeVar("R")
+# (which, how many done, of how many, why all of those done have failed or '', what is counted: trials where absent)
+Report = Callable[..., None]
 OF_A_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+
+
+def silent(*told: object) -> None:
+    """The report to nobody."""
 
 
 def spread(

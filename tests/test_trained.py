@@ -1,0 +1,73 @@
+"""What trials need trained before they start: once each, by the workers, the same whoever trains it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from toys import ROOT, question, toy
+
+from leakboard.recipes import store
+from leakboard.recipes.classifier import classifier_of, evaluator_of
+from leakboard.recipes.store import RecipeError
+from leakboard.run import trained
+from leakboard.run.attacker import Attacker
+
+TRAINING = {"epochs": 2, "learning_rate": 0.05, "augment": False}
+ASKED = question(
+    network={"name": "lenet_sigmoid", "weights": "trained"},
+    training=TRAINING,
+    evaluator={"network": {"name": "lenet_relu"}, "training": TRAINING},
+)
+BOTH = classifier_of(ASKED), evaluator_of(ASKED)
+
+
+def needed(folder: Path, monkeypatch: pytest.MonkeyPatch, asked=ASKED):
+    """Two attacks on one benchmark, in a checkout of its own at `folder`."""
+    for name in ("benchmarks", "baselines"):
+        (folder / name).mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    attack = Attacker(toy(folder, "return Reconstruction(torch.zeros(seen.shape))"), {})
+    return [(asked, attack, [0, 1])] * 2
+
+
+def test_workers_train_each_recipe_once_and_to_the_same_bits(tmp_path, monkeypatch):
+    told: list[tuple] = []
+    weights = []
+    for workers in (0, 2):
+        trained.train(needed(tmp_path / str(workers), monkeypatch), "cpu", workers, lambda *state: told.append(state))
+        weights.append([store.find(recipe).path.read_bytes() for recipe in BOTH])
+    assert weights[0] == weights[1]
+    assert [state[1:] for state in told] == [(1, 2, "", "recipes"), (2, 2, "", "recipes")] * 2
+
+
+def test_what_is_there_is_not_trained_again(tmp_path, monkeypatch):
+    needs = needed(tmp_path / "here", monkeypatch)
+    trained.train(needs, "cpu")
+    monkeypatch.setattr(trained, "spread", lambda work, jobs, *rest: iter(()) if not jobs else pytest.fail(str(jobs)))
+    trained.train(needs, "cpu", 2)
+
+
+def test_a_training_that_comes_to_nothing_in_a_worker_is_named(tmp_path, monkeypatch):
+    bad = question(
+        network={"name": "lenet_relu", "weights": "trained"},
+        training={**TRAINING, "learning_rate": 1e30},
+        evaluator=ASKED.evaluator.model_dump(),
+    )
+    with pytest.raises(RecipeError, match=f"classifier {classifier_of(bad).hash}: trained to numbers that are not"):
+        trained.train(needed(tmp_path / "here", monkeypatch, bad), "cpu", 2)
+    assert store.find(classifier_of(bad)) is None
+
+
+def kill(one: trained.Training) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_twice_ends_it_with_a_sentence(tmp_path, monkeypatch):
+    needs = needed(tmp_path / "here", monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setattr(trained, "_train", kill)
+    with pytest.raises(RecipeError, match=r"toy: the worker that trained the (victim|evaluator) .* was killed, twice"):
+        trained.train(needs, "cpu", 2)
