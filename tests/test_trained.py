@@ -12,8 +12,9 @@ from toys import ROOT, question, toy
 from leakboard.recipes import store
 from leakboard.recipes.classifier import classifier_of, evaluator_of
 from leakboard.recipes.store import RecipeError
-from leakboard.run import trained
+from leakboard.run import opened, trained
 from leakboard.run.attacker import Attacker
+from leakboard.run.workers import silent
 
 TRAINING = {"epochs": 2, "learning_rate": 0.05, "augment": False}
 ASKED = question(
@@ -33,11 +34,15 @@ def needed(folder: Path, monkeypatch: pytest.MonkeyPatch, asked=ASKED):
     return [(asked, attack, [0, 1])] * 2
 
 
+def train(needs, workers=0, report=silent) -> None:
+    opened.run_all([], trained.lacking(needs, "cpu"), workers, report)
+
+
 def test_workers_train_each_recipe_once_and_to_the_same_bits(tmp_path, monkeypatch):
     told: list[tuple] = []
     weights = []
     for workers in (0, 2):
-        trained.train(needed(tmp_path / str(workers), monkeypatch), "cpu", workers, lambda *state: told.append(state))
+        train(needed(tmp_path / str(workers), monkeypatch), workers, lambda *state: told.append(state))
         weights.append([store.find(recipe).path.read_bytes() for recipe in BOTH])
     assert weights[0] == weights[1]
     assert [state[1:] for state in told] == [(1, 2, "", "recipes"), (2, 2, "", "recipes")] * 2
@@ -45,9 +50,9 @@ def test_workers_train_each_recipe_once_and_to_the_same_bits(tmp_path, monkeypat
 
 def test_what_is_there_is_not_trained_again(tmp_path, monkeypatch):
     needs = needed(tmp_path / "here", monkeypatch)
-    trained.train(needs, "cpu")
-    monkeypatch.setattr(trained, "spread", lambda work, jobs, *rest: iter(()) if not jobs else pytest.fail(str(jobs)))
-    trained.train(needs, "cpu", 2)
+    assert [one.need.role for one in trained.lacking(needs, "cpu")] == ["victim", "evaluator"]
+    train(needs)
+    assert trained.lacking(needs, "cpu") == []
 
 
 def test_a_training_that_comes_to_nothing_in_a_worker_is_named(tmp_path, monkeypatch):
@@ -57,17 +62,24 @@ def test_a_training_that_comes_to_nothing_in_a_worker_is_named(tmp_path, monkeyp
         evaluator=ASKED.evaluator.model_dump(),
     )
     with pytest.raises(RecipeError, match=f"classifier {classifier_of(bad).hash}: trained to numbers that are not"):
-        trained.train(needed(tmp_path / "here", monkeypatch, bad), "cpu", 2)
+        train(needed(tmp_path / "here", monkeypatch, bad), 2)
     assert store.find(classifier_of(bad)) is None
 
 
-def kill(one: trained.Training) -> None:
+def kill(job: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_worker_that_is_killed_twice_ends_it_with_a_sentence(tmp_path, monkeypatch):
     needs = needed(tmp_path / "here", monkeypatch)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
-    monkeypatch.setattr(trained, "_train", kill)
+    monkeypatch.setattr(opened, "_work", kill)
     with pytest.raises(RecipeError, match=r"toy: the worker that trained the (victim|evaluator) .* was killed, twice"):
-        trained.train(needs, "cpu", 2)
+        train(needs, 2)
+
+
+def test_the_machines_of_a_cluster_are_handed_weights(tmp_path, monkeypatch):
+    needs = needed(tmp_path / "here", monkeypatch)
+    monkeypatch.setattr(opened, "spread", lambda work, jobs, *rest: iter(()) if not jobs else pytest.fail(str(jobs)))
+    train(needs, "ray")
+    assert trained.lacking(needs, "cpu") == []

@@ -10,10 +10,12 @@ from typing import Any, Literal
 import pandas as pd
 
 from leakboard.errors import Fault
+from leakboard.recipes.store import RecipeError
 from leakboard.record import saving, trial_lines
 from leakboard.run.execution import LOOP
 from leakboard.run.jobs import Group
 from leakboard.run.kept import GRID, Place
+from leakboard.run.trained import Training
 from leakboard.run.trial import Outcome, attempt_group
 from leakboard.run.trial import lost as lost_trial
 from leakboard.run.workers import Report, spread
@@ -69,24 +71,49 @@ class Opened:
             self.finish()
 
 
-def run_all(opened: Sequence[Opened], workers: int | Literal["ray"], report: Report) -> None:
-    """Run what all of these want over one set of workers.
+def run_all(
+    opened: Sequence[Opened], trainings: Sequence[Training], workers: int | Literal["ray"], report: Report
+) -> None:
+    """Run what all of these want over one set of workers, after what has to be trained for it.
 
-    Finished trials are saved within a second, and at once at an interrupt: it loses the trials under way and nothing
-    else. SaveError where something cannot be saved; no more trials are run then. Their places must be prepared.
+    A trial that needs what another worker still trains waits for it. Finished trials are saved within a second, and at
+    once at an interrupt: it loses the trials under way and nothing else. SaveError where something cannot be saved; no
+    more trials are run then. Their places must be prepared.
     """
     by_name = {(group[0].attack, group[0].benchmark.name): one for one in opened for group in one.groups}
     for one in opened:
         one.finish_if_done()
-    groups = [group for one in opened for group in one.groups]
+    if workers == "ray":  # its machines are handed weights, not recipes
+        for training in trainings:
+            training.run()
+        trainings = ()
+    jobs: list[Training | Group] = [*trainings, *(group for one in opened for group in one.groups)]
+    trained = 0
     try:
-        for group, outcomes in spread(attempt_group, groups, workers, died_twice):
-            one = by_name[group[0].attack, group[0].benchmark.name]
+        for job, outcomes in spread(_work, jobs, workers, _died_twice):
+            if isinstance(job, Training):
+                trained += 1
+                report("trained for them", trained, len(trainings), "", "recipes")
+                continue
+            one = by_name[job[0].attack, job[0].benchmark.name]
             one.add(outcomes)
             report(one.name, one.done, len(one.wanted), one.why)
             one.finish_if_done()
     finally:
         _save_all(opened)
+
+
+def _work(job: Training | Group) -> list[Outcome]:
+    if isinstance(job, Training):
+        job.run()
+        return []
+    return attempt_group(job)
+
+
+def _died_twice(job: Training | Group) -> list[Outcome]:
+    if isinstance(job, Training):
+        raise RecipeError(f"{job.benchmark.name}: the worker that trained the {job.need} was killed, twice")
+    return died_twice(job)
 
 
 def _save_all(opened: Sequence[Opened]) -> None:

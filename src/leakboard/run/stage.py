@@ -20,7 +20,7 @@ from leakboard.record.results import Results
 from leakboard.run import kept, machine
 from leakboard.run.jobs import Rows
 from leakboard.run.opened import Opened, failed_rows, run_all
-from leakboard.run.trained import train
+from leakboard.run.trained import lacking
 from leakboard.run.workers import Report, silent
 from leakboard.victim.secrets import official_among, official_trials, secret
 
@@ -98,8 +98,7 @@ def reproduce(
     opened = [_opened(stage, own, trials, fresh) for stage, own in zip(stages, rows, strict=True)]
     pairs = zip(opened, rows, strict=True)
     needed = (need for one, own in pairs if one.groups for need in own.attacks(trial for _, trial in one.wanted))
-    train(needed, device, workers, report)
-    run_all(opened, workers, report)
+    run_all(opened, lacking(needed, device), workers, report)
     return sum(len(one.wanted) for one in opened)
 
 

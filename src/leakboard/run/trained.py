@@ -6,7 +6,7 @@ import copy
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +21,6 @@ from leakboard.record.prices import PRICE
 from leakboard.record.results import Results
 from leakboard.run import machine
 from leakboard.run.attacker import Attacker
-from leakboard.run.workers import Report, silent, spread
 from leakboard.victim.network import network
 from leakboard.victim.price import price
 from leakboard.victim.secrets import victim_slice
@@ -45,42 +44,26 @@ def training_seconds(attack: Attacker, benchmark: Benchmark, trial: int = 0) -> 
 
 @dataclass(frozen=True)
 class Training:
-    """A recipe to be trained before any trial starts, by a worker. device: of a prior."""
+    """What trials need and lack, as work for a worker. device: that of a prior."""
 
     benchmark: Benchmark
     need: Need
     device: str
 
+    def run(self) -> None:
+        machine.settle()
+        trained.provide(self.need, self.benchmark, machine.device_of(self.device))
 
-def train(
-    needed: Iterable[tuple[Benchmark, Attacker, Collection[int]]],
-    device: str = "auto",
-    workers: int | Literal["ray"] = 0,
-    report: Report = silent,
-) -> None:
-    """See to it that all that these trials of these attacks need is trained, each recipe once, by the workers.
 
-    With "ray" here: the machines of a cluster are handed weights, not recipes.
-    """
-    lacking: dict[str, Training] = {}
+def lacking(needed: Iterable[tuple[Benchmark, Attacker, Collection[int]]], device: str = "auto") -> list[Training]:
+    """What these trials of these attacks need trained and is nowhere yet, each recipe once."""
+    found: dict[str, Training] = {}
     for benchmark, attack, trials in needed:
         priors = priors_of(attack, benchmark, trials)
         if trained.needs_of(benchmark, priors, trials):
             for need in trained.lacking(benchmark, victim_slice(benchmark), priors, trials):
-                lacking.setdefault(need.recipe.hash, Training(benchmark, need, device))
-    if lacking:
-        machine.settle()
-    by_workers = workers if workers != "ray" and len(lacking) > 1 else 0
-    for done, _ in enumerate(spread(_train, list(lacking.values()), by_workers, _died_twice), 1):
-        report("trained before the trials", done, len(lacking), "", "recipes")
-
-
-def _train(one: Training) -> None:
-    trained.provide(one.need, one.benchmark, machine.device_of(one.device))
-
-
-def _died_twice(one: Training) -> NoReturn:
-    raise store.RecipeError(f"{one.benchmark.name}: the worker that trained the {one.need} was killed, twice")
+                found.setdefault(need.recipe.hash, Training(benchmark, need, device))
+    return list(found.values())
 
 
 def priors_of(attack: Attacker, benchmark: Benchmark, trials: Iterable[int]) -> list[Recipe]:

@@ -16,7 +16,7 @@ from leakboard.record.results import Results
 from leakboard.run import kept
 from leakboard.run.jobs import Rows
 from leakboard.run.opened import Opened, Report, failed_rows, run_all
-from leakboard.run.trained import train
+from leakboard.run.trained import lacking
 
 
 def rows_of(attack: str, benchmark: Benchmark, device: str) -> Rows:
@@ -48,11 +48,11 @@ def tried(
     rows = rows_of(attack, benchmark, device)
     chosen = range(benchmark.trials) if trials is None else trials
     # A file that is no attack fails here, once, and not in every worker.
-    train(rows.attacks(chosen), device, workers, report)
+    trainings = lacking(rows.attacks(chosen), device)
     folder = folder_of(rows)
     place = kept.Place(folder, folder / "reconstructions")
     place.prepare()
-    run_all([_opened(rows, place, chosen)], workers, report)
+    run_all([_opened(rows, place, chosen)], trainings, workers, report)
     lines = trial_lines.read(place.file)
     asked = (lines["device_kind"] == rows.device_kind) & lines["trial"].isin(chosen)
     lines = lines[trial_lines.current(lines, keys_of(rows)) & asked].reset_index(drop=True)
