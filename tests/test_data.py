@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from leakboard.config import root
-from leakboard.data import DataError, dataset, photos, sources
+from leakboard.config import Images, root
+from leakboard.data import DataError, dataset, photos, refuse_overlap, select, sources
 from leakboard.data.images import ranges
 from leakboard.data.weights import weights_file
 
@@ -151,10 +151,19 @@ def test_lfw_splits_by_picture(real_data):
     assert set(test.labels.tolist()) <= set(train.labels.tolist())
 
 
+def test_fewer_images_than_asked_for_are_refused():
+    """Else two trainings on different images bore one name."""
+    few = {"name": "digits", "classes": [2, 3, 4], "start": 100}
+    found = len(select(Images(**few)).positions)
+    assert len(select(Images(**few, count=found)).positions) == found
+    words = f"has {found + 100} images here of classes 2-4; {found} are left from 100 on, expected {found + 1}"
+    with pytest.raises(DataError, match=words):
+        select(Images(**few, count=found + 1))
+
+
 def test_ten_people_take_turns(real_data):
     """They are those of LFW with most pictures, whose images these are; priors of their boards show nobody of them."""
     from leakboard import config
-    from leakboard.data import refuse_overlap, select
 
     whole, ten = dataset("lfw", "test", 32), dataset("lfw_ten", "test", 32)
     counts = torch.bincount(torch.cat([dataset("lfw", split).labels for split in ("train", "test")]))
@@ -167,10 +176,9 @@ def test_ten_people_take_turns(real_data):
         asked = config.benchmark(name, "paper")
         shown = select(asked.public_images).take()[1]
         assert not set(shown.tolist()) & set(people.tolist()) and len(shown) == asked.public.count
+        others = asked.public_images.model_copy(update={"split": "test", "count": None})
         with pytest.raises(DataError, match="the split test of lfw"):
-            refuse_overlap(
-                {"a": select(asked.data), "b": select(asked.public_images.model_copy(update={"split": "test"}))}
-            )
+            refuse_overlap({"a": select(asked.data), "b": select(others)})
 
 
 def test_imagenet_sample_labels(real_data):

@@ -30,16 +30,22 @@ class Slice:
 
 
 def select(images: Images) -> Slice:
-    """The slice that a section names, of the images that are here; DataError when there are none."""
+    """The slice that a section names, of the images that are here; DataError when there are none, or fewer than asked:
+    what was trained on fewer images would bear the same name.
+    """
     pool = dataset_of(images)
     positions = pool.available
     if images.classes is not None:
         positions = positions[np.isin(pool.labels.numpy(), images.classes)]
     chosen = positions[images.start :]
     chosen = chosen if images.count is None else chosen[: images.count]
-    if not len(chosen):
-        among = "" if images.classes is None else f" of classes {', '.join(map(str, images.classes))}"
-        raise DataError(f"{images} has {len(positions):,} images here{among}; none is left from {images.start} on")
+    if len(chosen) < (images.count or 1):
+        among = "" if images.classes is None else f" of classes {ranges(np.array(images.classes))}"
+        left = f"{len(chosen):,} are left" if len(chosen) else "none is left"
+        raise DataError(
+            f"{images} has {len(positions):,} images here{among}; {left} from {images.start} on, expected "
+            f"{'at least one' if images.count is None else f'{images.count:,}'}"
+        )
     return Slice(pool, chosen)
 
 
