@@ -34,7 +34,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[pipeline,lpips,cluster,ggl,dp,diffusion,test,dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[pipeline,lpips,cluster,ggl,dp,diffusion,flower,test,dev]'
 	@touch $@
 
 # Trained victims and what `leakboard run` wrote stay in build/.
