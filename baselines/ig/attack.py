@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from leakboard.attack.costs import where_observed
 from leakboard.attack.descent import signed_adam
 from leakboard.attack.labels import idlg_label
 from leakboard.attack.lbfgs import minimise
-from leakboard.attack.matching import Matching, Observed, Precision, cosine_distance, squared_distance
+from leakboard.attack.matching import Cost, Matching, Observed, Precision, cosine_distance, squared_distance
 from leakboard.attack.priors import total_variation_slope
 from leakboard.threat import Reconstruction, snapshots
 
@@ -25,6 +26,7 @@ class InvertingGradients:
     precision: bf16 takes the victim's forward pass in bfloat16; float64 takes everything in double.
     simulated: of a model update, whether its local steps are gone through (the paper's federated averaging) or it is
     taken for one gradient. assumed_rate: the client's learning rate as the attacker takes it, over the true one.
+    adaptive: what a defence has set to zero, as pruning and Soteria do, is left out of the comparison.
     """
 
     method: Literal["cosine", "euclidean"] = "cosine"
@@ -36,6 +38,7 @@ class InvertingGradients:
     precision: Precision = "float32"
     simulated: bool = True
     assumed_rate: float = 1.0
+    adaptive: bool = False
 
     def skips(self, benchmark) -> str | None:
         if benchmark.batch > 1 and "labels" not in benchmark.threat.knows:
@@ -47,9 +50,9 @@ class InvertingGradients:
 
     def reconstruct_many(self, seen: list[Observed], rng: list[torch.Generator]) -> list[Reconstruction]:
         labels = torch.stack([idlg_label(one) if one.labels is None else one.labels for one in seen])
-        cost, search = (
-            (cosine_distance, self._cosine) if self.method == "cosine" else (squared_distance, self._euclidean)
-        )
+        search = self._cosine if self.method == "cosine" else self._euclidean
+        cost: Cost = cosine_distance if self.method == "cosine" else squared_distance
+        cost = where_observed(cost) if self.adaptive else cost
         matching = Matching(seen, cost, self.precision, self.simulated, self.assumed_rate)
         budget = seen[0].budget
         steps = self.steps if budget is None else min(self.steps, budget // self.restarts // matching.passes)
@@ -90,5 +93,6 @@ class InvertingGradients:
 
         start = torch.stack([0.5 + 0.25 * torch.randn(shape, generator=one) for one in rng])
         start = start.to(seen[0].device, matching.dtype).flatten(1)
-        found = minimise(objective, start, steps - 1, history=self.history, observe=observe)
+        scale = matching.square.clamp(max=1)
+        found = minimise(objective, start, steps - 1, history=self.history, scale=scale, observe=observe)
         return found.point.view(-1, *shape), found.value
