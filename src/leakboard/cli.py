@@ -35,6 +35,7 @@ from leakboard.console import (
     trials_of,
     workers_of,
 )
+from leakboard.data import commands
 from leakboard.errors import Fault
 from leakboard.run import federate
 
@@ -49,8 +50,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Reproduce, compare and check data reconstruction.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="The data sets: what is here, where they come from.")
-app.add_typer(data_app, name="data")
+app.add_typer(commands.app, name="data")
 app.command()(federate.federate)
 ScaleOption = Annotated[str, typer.Option(help="quick (bundled data, minutes) or paper (the published protocol).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -99,18 +99,22 @@ def run(
     device: DeviceOption = "auto",
     workers: WorkersOption = WORKERS,
     victims: Annotated[str, typer.Option(help="official, or development: images that no board reports.")] = "official",
+    messages: Annotated[
+        str | None, typer.Option(metavar="LOG", help="Attack what an observer of a real federation saw instead.")
+    ] = None,
 ) -> None:
     """Run an attack on a benchmark and show its row between its rivals. Nothing is registered or committed."""
     with plainly():
         asked, chosen = config.benchmark(benchmark, scale_of(scale)), trials_of(trials)
         spread, place = workers_of(workers), device_of(device)
         row_name(attack)
-        from leakboard.run import development
+        from leakboard.run import development, logged
 
-        tried = development.trier(victims)
+        tried = development.trier(victims) if messages is None else logged.reader(messages)
         with progress() as report:
             board, pictures, why = tried(attack, asked, chosen, place, spread, report)
-        print_frame(board, title=f"{benchmark} ({scale}), {victims} victims")
+        whose = f"{victims} victims" if messages is None else f"messages of {messages}"
+        print_frame(board, title=f"{benchmark} ({scale}), {whose}")
         screen.print(escape(f"pictures: {pictures}"), soft_wrap=True)
         refuse_failed(why)
 
@@ -259,42 +263,3 @@ def merge(
 
         for name in shares.merge(trees, into):
             screen.print(f"merged {name}", highlight=False)
-
-
-@data_app.command("list")
-def data_list() -> None:
-    """Every data set with its licence, and whether it is here."""
-    with plainly():
-        from leakboard.data.sources import listing
-
-        table = Table("name", "images", "classes", "shape", "licence", "here")
-        for row in listing():
-            table.add_row(*cells(*(row[key] for key in ("name", "images", "classes", "shape", "licence", "state"))))
-        screen.print(table)
-
-
-@data_app.command("fetch")
-def data_fetch(name: str) -> None:
-    """Download a data set from its official source and verify it."""
-    with plainly():
-        from leakboard.data.sources import fetch
-
-        fetch(name)
-        screen.print(escape(f"{name} is here and verified"))
-
-
-@data_app.command("verify")
-def data_verify(name: str) -> None:
-    """Compare the checksums of a data set's files; exit status 1 when one differs."""
-    with plainly():
-        from leakboard.data.sources import how_to_get, sources, verify
-
-        table = Table("file", "expected", "found", "ok")
-        rows = verify(name)
-        for file, expected, found, fine in rows:
-            table.add_row(*cells(file, expected[:16], found[:16], "yes" if fine else "no"))
-        screen.print(table)
-        if name in sources() and any(row[2] == "absent" for row in rows):
-            screen.print(escape(f"{name} is not all here. {how_to_get(name)}"), soft_wrap=True)
-        if not rows or not all(row[3] for row in rows):
-            raise typer.Exit(1)
