@@ -35,9 +35,8 @@ from leakboard.console import (
     trials_of,
     workers_of,
 )
-from leakboard.data import commands
 from leakboard.errors import Fault
-from leakboard.run import federate
+from leakboard.run import data, federate
 
 if TYPE_CHECKING:
     from leakboard.record.results import Results
@@ -50,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Reproduce, compare and check data reconstruction.",
 )
-app.add_typer(commands.app, name="data")
+app.add_typer(data.app, name="data")
 app.command()(federate.federate)
 ScaleOption = Annotated[str, typer.Option(help="quick (bundled data, minutes) or paper (the published protocol).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

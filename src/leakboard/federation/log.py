@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from leakboard.errors import Fault, one_line
 from leakboard.federation.rounds import Message, Round, State
-from leakboard.record.saving import write_bytes
 
 BEFORE, MESSAGE = "before", "message"
 
@@ -34,16 +33,20 @@ class Logged(NamedTuple):
 
 
 def write(folder: Path, lived: Round) -> None:
-    """Add a round; one of that number that lies there is replaced, whole or not at all."""
+    """Add a round; one of that number that lies there is replaced, whole or not at all. LogError where it cannot be."""
     tensors = {f"{BEFORE}/{key}": value for key, value in lived.before.items()}
     for message in lived.received:
         tensors |= {f"{MESSAGE}/{message.client}/{key}": value for key, value in message.state.items()}
     images = json.dumps({str(message.client): message.images for message in lived.received})
-    content = save(
-        {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()},
-        {"round": str(lived.number), "images": images},
-    )
-    write_bytes(Path(folder) / f"round-{lived.number:06}.safetensors", content)
+    content = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    path = Path(folder) / f"round-{lived.number:06}.safetensors"
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(content, part, {"round": str(lived.number), "images": images})
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise LogError(f"{path}: found no way to write it ({error}), expected a folder with room") from None
 
 
 def read(folder: Path) -> list[Logged]:
