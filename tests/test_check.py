@@ -17,7 +17,7 @@ from check_toys import TRIALS, small_checkout, tamper
 import leakboard
 from leakboard import config
 from leakboard.board import check, line_findings, verdict
-from leakboard.config.sections import Training
+from leakboard.config.trainings import Training
 from leakboard.config.yaml12 import Yaml12
 from leakboard.record import aggregate, locks, trial_lines
 from leakboard.record.results import Results

@@ -6,6 +6,7 @@ the file and the key.
 
 from leakboard.config.benchmark import SCALES, Benchmark, Scale
 from leakboard.config.checkout import root
+from leakboard.config.federated import Federation
 from leakboard.config.files import (
     CONTROLS,
     benchmark,
@@ -20,7 +21,8 @@ from leakboard.config.files import (
 )
 from leakboard.config.hashes import digest
 from leakboard.config.papers import Claim, Params, Published, PublishedNumber, Row
-from leakboard.config.sections import ConfigError, Federation, Images, Network, Threat, Training
+from leakboard.config.sections import ConfigError, Images, Network, Threat
+from leakboard.config.trainings import Training
 
 __all__ = [
     "CONTROLS",

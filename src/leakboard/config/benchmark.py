@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from leakboard import metrics as known
+from leakboard.config.federated import Federation
 from leakboard.config.hashes import digest
 from leakboard.config.kinds import (
     Classes,
@@ -22,17 +23,8 @@ from leakboard.config.kinds import (
     with_range_of_classes,
 )
 from leakboard.config.recipes import Classifier, Degradation
-from leakboard.config.sections import (
-    Evaluator,
-    Federation,
-    Images,
-    Network,
-    Normalise,
-    Strict,
-    Threat,
-    Training,
-    differing,
-)
+from leakboard.config.sections import Images, Network, Normalise, Strict, Threat, differing
+from leakboard.config.trainings import Evaluator, Training
 from leakboard.errors import brief
 from leakboard.threat import KNOWLEDGE
 
@@ -132,8 +124,8 @@ class Benchmark(Strict):
                     wanted = "the path of a file" if key == FILE else "a number"
                     found = value if isinstance(value, float) else str(value)
                     raise ValueError(f"defence.{name}.{key}: found {brief(found)}, expected {wanted}")
-        if self.price is not None and self.price.anew:
-            raise ValueError("price: `anew`: one training tells what a defence costs")
+        if self.price is not None and (self.price.anew or self.price.federated):
+            raise ValueError("price: `anew` or `federated`: one training tells what a defence costs")
         return self
 
     @model_validator(mode="after")

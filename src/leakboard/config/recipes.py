@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from leakboard.config.hashes import digest
 from leakboard.config.kinds import Count, Name, NotNegative, OwnPath, Part, Positive, Seed, Strength
-from leakboard.config.sections import Images, Network, Normalise, Reject, Strict, Training, differing
+from leakboard.config.sections import Images, Network, Normalise, Strict, differing
+from leakboard.config.trainings import Reject, Training
 
 
 def _named(images: Images) -> Images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from leakboard.config.kinds import (
     Classes,
@@ -15,11 +15,9 @@ from leakboard.config.kinds import (
     Flag,
     Line,
     Name,
-    NotNegative,
     Number,
     OwnPath,
     Part,
-    Positive,
     Side,
     Spot,
     with_range_of_classes,
@@ -180,67 +178,6 @@ class Normalise(Strict):
         return self
 
 
-class Pretraining(Strict):
-    """Of a stack of autoencoders, layer by layer, each `epochs` long: `corruption` is the share of inputs put to 0."""
-
-    epochs: Count
-    batch: Count = 32
-    learning_rate: Positive
-    corruption: Part = 0.25
-
-
-class Training(Strict):
-    """A recipe for training a classifier on `images`: SGD with momentum, or Adam, and cosine decay.
-
-    augment: each batch shifted and mirrored; `posed`: each image turned, scaled, shifted and lit by a draw of its own.
-    noise: standard deviation of Gaussian noise in pixels, each image's own draw between 0 and this. pretraining:
-    before, of networks that are stacks of autoencoders. anew: whether every trial has a victim of its own, drawn and
-    trained with the trial's seed, so that victims are what trials count.
-    """
-
-    images: Images = Images()
-    epochs: CountOrNone
-    batch: Count = 128
-    learning_rate: Positive
-    momentum: Part = 0.9
-    weight_decay: NotNegative = 5e-4
-    augment: Flag | Literal["posed"] = True
-    noise: NotNegative = 0.0
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    pretraining: Pretraining | None = None
-    anew: Flag = False
-
-
-class Reject(Strict):
-    """Images that show no class: so many of `noise`, white to blotched (`recipes/junk.py`), and public `images`."""
-
-    noise: CountOrNone = 0
-    images: Images | None = None
-
-    @model_validator(mode="after")
-    def _something(self) -> Reject:
-        if not self.noise and self.images is None:
-            raise ValueError("nothing is rejected: `noise` is 0 and there are no `images`")
-        return self
-
-
-class Evaluator(Strict):
-    """An independent classifier that judges what shall show a class; no attack ever sees it.
-
-    reject: what it learns to take for no class at all, so that junk is not named after the class it is least unlike.
-    """
-
-    network: Network
-    training: Training
-    reject: Reject | None = None
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Evaluator:
-        if self.training.anew:
-            raise ValueError("`anew`: one evaluator judges all trials")
-        return self
-
-
 class Threat(Strict):
     """Who attacks, what they see and what they know: words of `threat.KNOWLEDGE`, each of which changes something."""
 
@@ -249,46 +186,3 @@ class Threat(Strict):
     sees: Sees = "gradient"
     knows: Annotated[tuple[str, ...], Different] = ("batch_size", "public_data")
     access: Literal["white", "black"] = "white"
-
-
-class Federation(Strict):
-    """Federated training around the attack: rounds, clients and what each does locally, by SGD or Adam, begun afresh
-    in every round.
-
-    An epoch is `steps` passes over the data in mini-batches of `batch` (None: all), drawn anew for every pass if
-    `shuffle`. decay: what the learning rate is multiplied by after every epoch.
-    share: of the clients, those that take part in a round, drawn anew. rule: how their messages become the next model,
-    a name of `federation/rules.py`. partition: who holds which images (`data/partition.py`): iid, evenly at random;
-    classes, those of `classes_per_client`; dirichlet, each class by shares from Dirichlet(`beta`), at least `minimum`
-    images a client; label, one of the `groups` of classes a client. Clients that attack hold images of their own.
-    """
-
-    clients: Count = 2
-    rounds: Count = 1
-    learning_rate: Positive
-    steps: Count = 1
-    epochs: Count = 1
-    batch: Count | None = None
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    momentum: Part = 0.0
-    weight_decay: NotNegative = 0.0
-    decay: Positive = 1.0
-    shuffle: Flag = True
-    share: Annotated[Positive, Field(le=1)] = 1.0
-    rule: Name = "average"
-    partition: Literal["iid", "classes", "dirichlet", "label"] = "iid"
-    classes_per_client: Count | None = None
-    beta: Positive | None = None
-    minimum: Count = 1
-    groups: tuple[tuple[Spot, ...], ...] | None = None
-
-    @model_validator(mode="after")
-    def _partition_has_its_setting(self) -> Federation:
-        for key, partition in (("classes_per_client", "classes"), ("beta", "dirichlet"), ("groups", "label")):
-            if (getattr(self, key) is not None) != (self.partition == partition):
-                raise ValueError(f"`{key}` and `partition: {partition}` go together")
-        if self.momentum and self.optimiser != "sgd":
-            raise ValueError("`momentum` is of `optimiser: sgd`")
-        if self.minimum != 1 and self.partition != "dirichlet":
-            raise ValueError("`minimum` goes with `partition: dirichlet`")
-        return self

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 from torch import Tensor
 
-from leakboard.config.sections import Federation
+from leakboard.config.federated import Rounds
 
 Labels = Tensor | np.ndarray | Sequence[int]
 
@@ -37,7 +37,7 @@ def coverage(labels: Labels, parts: Sequence[np.ndarray]) -> Coverage:
     return Coverage(len(held) / len(y), tuple(len(part) for part in parts), tuple(int(c) for c in missing))
 
 
-def deal(labels: Labels, spec: Federation, clients: int, rng: Generator) -> list[np.ndarray]:
+def deal(labels: Labels, spec: Rounds, clients: int, rng: Generator) -> list[np.ndarray]:
     """The partition that a federation names, among so many clients; raises ValueError when it cannot be met."""
     if spec.partition == "classes":
         assert spec.classes_per_client is not None

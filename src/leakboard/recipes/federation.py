@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from leakboard.config import ConfigError, Federation, Images, Network, digest, root
+from leakboard.config.recipes import Classifier
 from leakboard.config.sections import Normalise, Strict
 from leakboard.data import select
 from leakboard.data.loading import dataset_of
@@ -73,6 +74,22 @@ def preset(name: str, images: Images, partition: dict[str, Any], seed: int) -> F
     centred = Normalise(mean=(0.5,) * channels, std=(0.25,) * channels)
     network = Network(name="cnn3", width=8)
     return FederationRecipe(network=network, images=images, normalise=centred, federation=spec, seed=seed)
+
+
+def last_of(recipe: Classifier) -> State:
+    """The global model after the last round of a classifier that a federation trained."""
+    spec, who = recipe.training, recipe.training.federated
+    assert who is not None
+    local = {name: getattr(spec, name) for name in ("learning_rate", "epochs", "batch", "weight_decay", "optimiser")}
+    described = FederationRecipe(
+        network=recipe.network.model_copy(update={"mode": "train"}),
+        images=recipe.trained_on,
+        normalise=recipe.normalise,
+        federation=Federation(**who.model_dump(), **local, momentum=spec.momentum if spec.optimiser == "sgd" else 0.0),
+        seed=recipe.seed,
+    )
+    *_, last = federation(described)
+    return last.after
 
 
 def federation(

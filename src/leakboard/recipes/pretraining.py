@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leakboard.config.sections import Pretraining
+from leakboard.config.trainings import Pretraining
 from leakboard.models.stack import DenoisingStack
 from leakboard.recipes.store import RecipeError
 from leakboard.rng import generator

@@ -19,6 +19,7 @@ from leakboard.data import Slice, refuse_common_classes, refuse_overlap, select
 from leakboard.data.loading import dataset_of
 from leakboard.recipes import classifier, denoiser, diffusion, generator, restorer, store
 from leakboard.recipes.classifier import classifier_of, evaluator_of, record_folder
+from leakboard.recipes.federation import last_of
 from leakboard.recipes.junk import with_rejected
 from leakboard.recipes.store import RecipeError, Weights
 
@@ -143,6 +144,8 @@ def _fixed(trained: Trained) -> Trained:
 
 def _train(recipe: Recipe, device: Device) -> dict[str, Tensor]:
     untrained, train = KINDS[type(recipe)]
+    if isinstance(recipe, Classifier) and recipe.training.federated is not None:
+        return last_of(recipe)
     model = untrained(recipe)
     images, labels = select(recipe.trained_on).take()
     if isinstance(recipe, Classifier):
