@@ -13,9 +13,11 @@ import pytest
 import torch
 from toys import ROOT, checkout
 
+from leakboard.config.recipes import Classifier
 from leakboard.errors import Fault
 from leakboard.federation import rounds as loop
 from leakboard.recipes import federation as kept
+from leakboard.recipes import trained
 from leakboard.recipes.classifier import state_sha
 from leakboard.recipes.federation import FederationRecipe, federation, record
 
@@ -30,6 +32,7 @@ RECIPE["federation"] |= {"partition": "dirichlet", "beta": 1.0}
 PROCESS = """
 import os, sys
 from leakboard.recipes import federation as kept
+from leakboard.recipes import trained
 from leakboard.run import machine
 machine.settle()
 recipe = kept.FederationRecipe.model_validate_json(sys.argv[1])
@@ -140,3 +143,32 @@ def test_a_damaged_round_is_refused_by_name(suite, damage):
 def test_a_federation_starts_from_weights_that_nobody_trained():
     with pytest.raises(ValueError, match="fresh or pretrained"):
         recipe(network={"name": "lenet_relu", "weights": "trained"})
+
+
+def federated(**more) -> Classifier:
+    """A benchmark's victim that clients have trained."""
+    training = {"epochs": 1, "batch": 8, "learning_rate": 0.05, "weight_decay": 0.0, "augment": False}
+    described = {
+        "network": {"name": "lenet_relu"},
+        "training": training | {"images": {"count": 60}, "federated": {"clients": 4, "rounds": 3}} | more,
+        "data": {"name": "digits"},
+        "seed": 5,
+    }
+    return Classifier.model_validate(described)
+
+
+def test_a_federated_victim_is_the_last_round_of_its_federation(suite):
+    state = trained._train(federated(), "cpu")
+    folder = files(suite)[0].parent
+    same = recipe(federation={"clients": 4, "rounds": 3, "learning_rate": 0.05, "batch": 8, "momentum": 0.9})
+    rounds = list(federation(same))
+    assert kept.folder_of(same) == folder and state_sha(state) == state_sha(rounds[-1].after)
+    adam = trained._train(federated(optimiser="adam"), "cpu")
+    assert state_sha(adam) != state_sha(state) and len(files(suite)) == 6
+    assert federated().hash != federated(federated=None).hash
+
+
+@pytest.mark.parametrize("key, value", [("augment", True), ("noise", 0.1), ("epochs", 0)])
+def test_what_clients_do_not_do_is_refused(key, value):
+    with pytest.raises(ValueError, match="`federated` goes with `augment: false` and epochs"):
+        federated(**{key: value})
