@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -26,7 +28,19 @@ NUMBER, WEIGHT, CLIENT = "server-round", "num-examples", "client"
 MINUTE = 60.0
 
 
-def client_app(client_of: Callable[[int], Client], model_of: Callable[[], nn.Module], draws: Draws) -> ClientApp:
+class Remembering(NamedTuple):
+    """A client that is told of earlier rounds, as no process of a node outlasts one.
+
+    answer(all global models that its node has received, oldest first, number of this round, its generator of any round)
+    -> (state dict to send, images it stands for).
+    """
+
+    answer: Callable[[Sequence[State], int, Callable[[int], torch.Generator]], tuple[State, int]]
+
+
+def client_app(
+    client_of: Callable[[int], Client | Remembering], model_of: Callable[[], nn.Module], draws: Draws
+) -> ClientApp:
     """What every node of the federation runs. client_of: the client of a partition; any callable of `clients` will do.
 
     model_of: the architecture, whose weights are those of the global model. The app is sent to other processes.
@@ -36,9 +50,16 @@ def client_app(client_of: Callable[[int], Client], model_of: Callable[[], nn.Mod
     @app.train()
     def train(message: Message, context: Context) -> Message:
         place, number = int(context.node_config["partition-id"]), whole(message.content.config_records[CONFIG][NUMBER])
-        model = model_of()
-        model.load_state_dict(message.content.array_records[ARRAYS].to_torch_state_dict())
-        state, images = client_of(place)(model, number, draws(number, place))
+        client, received = client_of(place), message.content.array_records[ARRAYS]
+        if isinstance(client, Remembering):
+            context.state[f"{ARRAYS}-{number:06}"] = received
+            kept = sorted(name for name in context.state.array_records if name.startswith(ARRAYS))
+            states = [context.state.array_records[name].to_torch_state_dict() for name in kept]
+            state, images = client.answer(states, number, lambda other: draws(other, place))
+        else:
+            model = model_of()
+            model.load_state_dict(received.to_torch_state_dict())
+            state, images = client(model, number, draws(number, place))
         metrics = MetricRecord({WEIGHT: images, CLIENT: place})
         return Message(RecordDict({ARRAYS: ArrayRecord(state), METRICS: metrics}), reply_to=message)
 
@@ -102,7 +123,12 @@ class CuriousServer(FedAvg):
 
 
 def simulated(
-    model: nn.Module, clients: Sequence[Client], rule: Rule, rng: Draws, numbers: int, seconds: float = 10 * MINUTE
+    model: nn.Module,
+    clients: Sequence[Client | Remembering],
+    rule: Rule,
+    rng: Draws,
+    numbers: int,
+    seconds: float = 10 * MINUTE,
 ) -> list[Round]:
     """The first `numbers` rounds, each client in a process of Flower's simulation engine. seconds: for one round.
 
