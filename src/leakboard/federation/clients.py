@@ -42,6 +42,16 @@ class Held(NamedTuple):
     labels: Tensor
 
 
+class Remembering(NamedTuple):
+    """A client that is told of earlier rounds, where no process of its own outlasts one.
+
+    answer(all global models that its node has received, oldest first, number of this round, its generator of any round)
+    -> (state dict to send, images it stands for).
+    """
+
+    answer: Callable[[Sequence[State], int, Callable[[int], torch.Generator]], tuple[State, int]]
+
+
 def honest(
     data: Labelled,
     spec: Federation,

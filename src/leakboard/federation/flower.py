@@ -10,9 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -21,21 +19,12 @@ from flwr.simulation import run_simulation
 from torch import nn
 
 from leakboard.federation import rounds
+from leakboard.federation.clients import Remembering
 from leakboard.federation.rounds import Client, Draws, MessageError, Round, Rule, State, fitting, state_of
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"  # the records of a message, as Flower's strategies name them
 NUMBER, WEIGHT, CLIENT = "server-round", "num-examples", "client"
 MINUTE = 60.0
-
-
-class Remembering(NamedTuple):
-    """A client that is told of earlier rounds, as no process of a node outlasts one.
-
-    answer(all global models that its node has received, oldest first, number of this round, its generator of any round)
-    -> (state dict to send, images it stands for).
-    """
-
-    answer: Callable[[Sequence[State], int, Callable[[int], torch.Generator]], tuple[State, int]]
 
 
 def client_app(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
-from leakboard.federation.flower import Remembering
+from leakboard.federation.clients import Remembering
 from leakboard.federation.rounds import Client, State, difference, fitting
 from leakboard.run.attacker import Attacker
 from leakboard.run.exchange import attempted
