@@ -25,7 +25,7 @@ from leakboard.victim.secrets import secret
 pytest.importorskip("flwr", reason="leakboard[flower] is not installed")
 
 BIN = Path(sys.executable).parent
-SECONDS = 120  # for what takes twenty on an idle machine
+SECONDS = 300  # for what takes twenty on an idle machine
 
 
 def free_port():
