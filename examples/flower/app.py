@@ -19,15 +19,15 @@ from leakboard.federation.clients import honest
 from leakboard.federation.flower import CuriousServer, client_app
 from leakboard.federation.rounds import Client, derived, state_of
 from leakboard.federation.rules import average
+from leakboard.victim.leak import federation_of
 from leakboard.victim.network import network
 from leakboard.victim.secrets import secret
 
 ASKED = benchmark("cnn3_cifar10_update", "quick")
-assert ASKED.federation is not None
 
 
 def client_of(place: int) -> Client:
-    return honest(secret(ASKED, place), ASKED.federation, nn.CrossEntropyLoss())
+    return honest(secret(ASKED, place), federation_of(ASKED), nn.CrossEntropyLoss())
 
 
 client = client_app(client_of, lambda: network(ASKED, 0), derived("observed"))
