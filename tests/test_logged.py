@@ -155,3 +155,5 @@ def test_the_console_shows_messages(lived, place):
     assert "messages of" in got.output and "half_rate" in got.output and "grid.png" in got.output
     got = CliRunner().invoke(app, [*words[:4], str(place / "nowhere")])
     assert got.exit_code == 2 and "found no folder, expected the log of a federation" in got.output
+    got = CliRunner().invoke(app, [*words, "--victims", "development"])
+    assert got.exit_code == 2 and "whose clients are the victims" in got.output

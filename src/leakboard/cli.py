@@ -109,7 +109,7 @@ def run(
         row_name(attack)
         from leakboard.run import development, logged
 
-        tried = development.trier(victims) if messages is None else logged.reader(messages)
+        tried = development.trier(victims) if messages is None else logged.reader(messages, victims)
         with progress() as report:
             board, pictures, why = tried(attack, asked, chosen, place, spread, report)
         whose = f"{victims} victims" if messages is None else f"messages of {messages}"

@@ -37,8 +37,13 @@ from leakboard.victim.network import network
 from leakboard.victim.secrets import public, shape_and_classes
 
 
-def reader(log: str) -> Callable[..., Tried]:
-    """What tries an attack on the messages of a log, called as on victims; workers are of no use to it."""
+def reader(log: str, victims: str) -> Callable[..., Tried]:
+    """What tries an attack on the messages of a log, called as on victims; workers are of no use to it.
+
+    ConfigError where other victims are asked for than those of the log.
+    """
+    if victims != "official":
+        raise ConfigError(f"--victims {victims}: found --messages beside it, whose clients are the victims")
     return lambda attack, benchmark, chosen, device, workers, report: attacked(
         attack, benchmark, Path(log), chosen, device, report
     )
