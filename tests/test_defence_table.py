@@ -100,7 +100,8 @@ def test_the_figure_of_leak_against_utility_takes_the_boards_that_have_a_price(r
     rows = defended.under_defence(results, results.benchmark(NONE))
     noise = rows[rows["defence"] == "gaussian_noise deviation"]
     assert dict(zip(noise["strength"], noise["score"], strict=True))[1.0] == 8.0 and noise["utility"].isna().any()
-    assert defended.drawable_utility(noise)
+    assert defended.drawable_utility(noise) and defended.drawable(noise)
+    assert not defended.drawable(noise[noise["strength"] == 0]), "no defended board has run"
     svg = defended.utility_drawing(noise, "psnr")
     assert svg == defended.utility_drawing(noise, "psnr") and svg.count("<svg") == 1
     assert not defended.drawable_utility(noise[noise["strength"] > 0]), (

@@ -58,6 +58,11 @@ def _utility(results: Results, board: Benchmark) -> float:
 # Figures, one a defence.
 
 
+def drawable(rows: pd.DataFrame) -> bool:
+    """Whether any row stands on several of the boards: where most have not run yet there is nothing to compare."""
+    return bool((rows.groupby("row")["strength"].nunique() > 1).any())
+
+
 def drawing(rows: pd.DataFrame, metric: str) -> str:
     """The rows that stand on several of the boards, as SVG text: score against strength, evenly spaced."""
     strengths = sorted(rows["strength"].unique())

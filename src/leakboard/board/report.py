@@ -149,7 +149,7 @@ def _figures(results: Results, benchmark: Benchmark, board: pd.DataFrame) -> lis
 def _defended(results: Results, benchmark: Benchmark) -> list[dict[str, Any]]:
     """Two figures for every defence under which other boards ask the same, and what they say for readers."""
     rows, found = defended.under_defence(results, benchmark), []
-    for name, own in rows.groupby("defence"):
+    for name, own in rows.groupby("defence").filter(defended.drawable).groupby("defence"):
         place, metric = f"{benchmark.name}-{str(name).replace(' ', '-')}", benchmark.metrics[0]
         found.append({"svg": _inline(defended.drawing(own, metric), place), "caption": DEFENDED_CAPTION})
         if defended.drawable_utility(own):
