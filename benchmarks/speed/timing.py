@@ -30,7 +30,7 @@ from leakboard.run.execution import GROUPS, LOOP, Execution
 from leakboard.run.observation import observe
 from leakboard.threat import Gradient, Seen
 from leakboard.victim.leak import gradient
-from leakboard.victim.secrets import Secret, public
+from leakboard.victim.secrets import Secret, public, shape_and_classes
 
 FIRST = 1_000_000  # the trial from which on no board reports anything
 LEAST, MOST, SECONDS = 8, 128, 0.5  # evaluations per call: as many as the loop makes in half a second
@@ -121,7 +121,8 @@ class Workload:
         """A public image behind a network of its own."""
         size = self.benchmark.batch
         rows = torch.arange(number * size, (number + 1) * size) % len(self.pool.images)
-        hidden = Secret(self.pool.images[rows], self.pool.labels[rows])
+        labels = self.pool.labels[rows] % shape_and_classes(self.benchmark)[1]  # public people are others than victims
+        hidden = Secret(self.pool.images[rows], labels)
         return observe(self.benchmark, FIRST + number, device=self.device, hidden=hidden).seen
 
     def call(self, execution: Execution, budget: int, group: int | None = None) -> Span:
