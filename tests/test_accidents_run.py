@@ -83,7 +83,9 @@ def test_the_real_thing_with_workers_and_a_kill(suite):
             time.sleep(0.02)
         os.kill(running.pid, way)
         said = running.communicate(timeout=120)[0]
-        assert running.returncode == (143 if way == signal.SIGTERM else -way) and "Traceback" not in said, said
+        # what is killed cannot keep Python's fork server, which it leaves behind, from complaining
+        clean = way == signal.SIGKILL or "Traceback" not in said
+        assert running.returncode == (143 if way == signal.SIGTERM else -way) and clean, said
     there = kept_lines(suite)
     assert 2 <= len(there) < 30
     told: list = []
