@@ -83,9 +83,10 @@ def test_the_real_thing_with_workers_and_a_kill(suite):
             time.sleep(0.02)
         os.kill(running.pid, way)
         said = running.communicate(timeout=120)[0]
-        # what is killed cannot keep Python's fork server, which it leaves behind, from complaining
-        clean = way == signal.SIGKILL or "Traceback" not in said
-        assert running.returncode == (143 if way == signal.SIGTERM else -way) and clean, said
+        tracebacks = said.split("Traceback")[1:]
+        if way == signal.SIGKILL:  # Python's fork server, left behind, may find its line cut: that, and nothing else
+            tracebacks = [one for one in tracebacks if "forkserver.py" not in one or "EOFError" not in one]
+        assert running.returncode == (143 if way == signal.SIGTERM else -way) and not tracebacks, said
     there = kept_lines(suite)
     assert 2 <= len(there) < 30
     told: list = []
