@@ -36,14 +36,14 @@ from leakboard.recipes import trained
 from leakboard.run import machine
 machine.settle()
 recipe = kept.FederationRecipe.model_validate_json(sys.argv[1])
-write = kept._write
+write = kept.log.save
 def noted(path, lived):
     if lived.number == int(sys.argv[2]):
         os._exit(9)
     with open("trained", "a") as file:
         file.write(f"{os.getpid()} {lived.number}\\n")
     write(path, lived)
-kept._write = noted
+kept.log.save = noted
 print(*[kept.state_sha(one.after) for one in kept.federation(recipe)])
 """
 
@@ -80,12 +80,14 @@ def files(suite: Path) -> list[Path]:
 
 def test_rounds_are_kept_as_they_were_lived_and_found_again(suite, monkeypatch):
     lived = []
-    write = kept._write
-    monkeypatch.setattr(kept, "_write", lambda path, one: (lived.append(one), write(path, one)))
+    write = kept.log.save
+    monkeypatch.setattr(kept.log, "save", lambda path, one: (lived.append(one), write(path, one)))
     first = all_of(federation(recipe()))
     assert first == all_of(lived) and len(files(suite)) == 4 and len(first) == 4
     assert all_of(federation(recipe())) == first and len(lived) == 4, "found, not trained again"
     assert all(len(one.messages) == 2 and one.received is one.messages for one in federation(recipe()))
+    logged = kept.log.read(files(suite)[0].parent)
+    assert [state_sha(one.before) for one in logged] == [one[1] for one in first], "checkpoints are a log, too"
     afters, befores = [one[2] for one in first], [one[1] for one in first]
     assert befores[1:] == afters[:-1] and len({*befores, *afters}) == 5
     other = all_of(federation(recipe(seed=6)))
@@ -134,8 +136,8 @@ def test_a_damaged_round_is_refused_by_name(suite, damage):
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-7])
     else:
-        state = {"after/more": torch.zeros(1), "clients": torch.tensor([0]), "images": torch.tensor([1])}
-        kept.save_file(state, path)
+        state = {"more": torch.zeros(1)}
+        kept.log.save(path, loop.Round(2, state, (), state, ()))
     with pytest.raises(Fault, match=r"00002\.safetensors is damaged \(.+\), expected one round"):
         list(federation(recipe()))
 

@@ -55,7 +55,7 @@ def test_rounds_come_back_as_they_were_seen(tmp_path):
     back = log.read(tmp_path)
     assert [one.number for one in back] == list(range(12))
     for one, other in zip(there, back, strict=True):
-        pairs = [(one.before, other.before)]
+        pairs = [(one.before, other.before), (one.after, other.after)]
         for mine, theirs in zip(one.received, other.messages, strict=True):
             assert (mine.client, mine.images) == (theirs.client, theirs.images)
             pairs.append((mine.state, theirs.state))
@@ -79,10 +79,15 @@ def test_a_log_that_is_none_is_refused_by_name(tmp_path):
     broken(folder)
     with pytest.raises(log.LogError, match=r"round-000000.safetensors: found no round of a federation \(KeyError"):
         log.read(folder)
-    broken(folder, {"before/a": torch.zeros(2), "message/1/a": torch.zeros(2)}, round="0", images='{"0": 5}')
+    broken(
+        folder, {"before/a": torch.zeros(2), "message/1/a": torch.zeros(2)}, round='{"number": 0, "images": {"0": 5}}'
+    )
     with pytest.raises(log.LogError, match="no round of a federation"):
         log.read(folder)
-    broken(folder, round="0", images='{"0": 0}')
+    broken(folder, round="[0]")
+    with pytest.raises(log.LogError, match="no round of a federation"):
+        log.read(folder)
+    broken(folder, round='{"number": 0, "images": {"0": 0}}')
     with pytest.raises(log.LogError, match=r"found images \{0: 0\}"):
         log.read(folder)
     (folder / "round-000000.safetensors").write_bytes(b"PK\x03\x04 a pickle, it may be")

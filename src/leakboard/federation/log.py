@@ -1,8 +1,9 @@
-"""What an observer of a federation saw, as files: one `round-<number>.safetensors` for every round.
+"""Rounds as files, of what an observer saw: checkpoints of a federation here, and the log of one anywhere.
 
-A file holds the global model, `before/<key>`, what the server received, `message/<client>/<key>`, each a whole state
-dict, and in its metadata `round` and `images`, the number behind every message as a JSON object. So any federation can
-write it, and what attacks it need not have been there.
+A file holds the global model, `before/<key>`, what the server received, `message/<client>/<key>`, the next global model
+where it is known, `after/<key>`, each a whole state dict, and in its metadata `round`, a JSON object of its `number`
+and of `images`, how many stand behind the message of each client. So any federation can write it, and what attacks it
+need not have been there. All is in one entry, since several come in any order, and equal rounds are equal files.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from leakboard.errors import Fault, one_line
 from leakboard.federation.rounds import Message, Round, State
 
-BEFORE, MESSAGE = "before", "message"
+BEFORE, AFTER, MESSAGE = "before", "after", "message"
 
 
 class LogError(Fault, ValueError):
@@ -25,25 +26,31 @@ class LogError(Fault, ValueError):
 
 
 class Logged(NamedTuple):
-    """One round as its observer saw it. messages: by client in ascending order."""
+    """One round as its observer saw it. messages: by client in ascending order. after: empty where nobody wrote it."""
 
     number: int
     before: State
     messages: tuple[Message, ...]
+    after: State
 
 
 def write(folder: Path, lived: Round) -> None:
-    """Add a round; one of that number that lies there is replaced, whole or not at all. LogError where it cannot be."""
+    """Add a round to a log; one of that number that lies there is replaced. LogError where it cannot be."""
+    save(Path(folder) / f"round-{lived.number:06}.safetensors", lived)
+
+
+def save(path: Path, lived: Round) -> None:
+    """Whole or not at all: a file that is there is complete. LogError where it cannot be written."""
     tensors = {f"{BEFORE}/{key}": value for key, value in lived.before.items()}
+    tensors |= {f"{AFTER}/{key}": value for key, value in lived.after.items()}
     for message in lived.received:
         tensors |= {f"{MESSAGE}/{message.client}/{key}": value for key, value in message.state.items()}
-    images = json.dumps({str(message.client): message.images for message in lived.received})
+    said = {"number": lived.number, "images": {str(message.client): message.images for message in lived.received}}
     content = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    path = Path(folder) / f"round-{lived.number:06}.safetensors"
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(content, part, {"round": str(lived.number), "images": images})
+        save_file(content, part, {"round": json.dumps(said)})
         part.replace(path)
     except (OSError, SafetensorError) as error:
         raise LogError(f"{path}: found no way to write it ({error}), expected a folder with room") from None
@@ -55,23 +62,25 @@ def read(folder: Path) -> list[Logged]:
     if not files:
         found = "no file *.safetensors" if Path(folder).is_dir() else "no folder"
         raise LogError(f"{folder}: found {found}, expected the log of a federation")
-    return sorted((_read(file) for file in files), key=lambda logged: logged.number)
+    return sorted((load(file) for file in files), key=lambda logged: logged.number)
 
 
-def _read(file: Path) -> Logged:
+def load(file: Path) -> Logged:
+    """One round; LogError for a file that holds none."""
     try:
         with safe_open(file, "pt") as opened:
-            said = opened.metadata() or {}
+            said = json.loads((opened.metadata() or {})["round"])
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        images = {int(client): count for client, count in json.loads(said["images"]).items()}
-        states: dict[int, State] = {client: {} for client in images}
-        before: State = {}
+        images = {int(client): count for client, count in said["images"].items()}
+        states: dict[str, State] = {whose: {} for whose in (BEFORE, AFTER, *(f"{MESSAGE}/{one}" for one in images))}
         for key, value in tensors.items():
-            kind, _, rest = key.partition("/")
-            client, _, name = rest.partition("/")
-            (before if kind == BEFORE else states[int(client)])[rest if kind == BEFORE else name] = value
-        number = int(said["round"])
-    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:
+            whose, _, name = key.partition("/")
+            if whose == MESSAGE:
+                client, _, name = name.partition("/")
+                whose = f"{MESSAGE}/{client}"
+            states[whose][name] = value
+        number, before = int(said["number"]), states[BEFORE]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         words = one_line(f"{type(error).__name__}: {error}")
         found = f"found no round of a federation ({words}), expected what `federation/log.py` writes"
         raise LogError(f"{file}: {found}") from None
@@ -79,4 +88,5 @@ def _read(file: Path) -> Logged:
     if counts or not before:
         found = f"images {counts}" if counts else f"no `{BEFORE}/`"
         raise LogError(f"{file}: found {found}, expected a global model, and messages of at least one image")
-    return Logged(number, before, tuple(Message(client, states[client], images[client]) for client in sorted(images)))
+    messages = tuple(Message(client, states[f"{MESSAGE}/{client}"], images[client]) for client in sorted(images))
+    return Logged(number, before, messages, states[AFTER])

@@ -158,3 +158,8 @@ def state_of(model: nn.Module) -> State:
 def difference(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> State:
     """after - before for every key of `before`: of parameters what local training changed."""
     return {key: (after[key] - old).detach() for key, old in before.items()}
+
+
+def update_of(model: nn.Module, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """after - before, one tensor per parameter of `model` in their order; of its weights only names are looked at."""
+    return tuple(difference({name: before[name] for name, _ in model.named_parameters()}, after).values())

@@ -7,7 +7,6 @@ draws depends on (seed, round, client) alone, so a training that was killed goes
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +15,6 @@ from typing import Any, Literal
 import torch
 from filelock import FileLock
 from pydantic import model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from leakboard.config import ConfigError, Federation, Images, Network, digest, root
@@ -27,6 +24,7 @@ from leakboard.data import select
 from leakboard.data.loading import dataset_of
 from leakboard.data.partition import Coverage
 from leakboard.errors import Fault
+from leakboard.federation import log
 from leakboard.federation.clients import Held, honest, spread
 from leakboard.federation.rounds import Message, Plan, Round, State, derived, fitting, rounds, state_of
 from leakboard.federation.rules import rule_named
@@ -182,7 +180,7 @@ def _train(recipe: FederationRecipe, model: nn.Module, data: Held, folder: Path,
     clients = [honest(part, spec, loss) for part in _spread(recipe, data)[0]]
     rng, rule = derived("federation", recipe.seed), rule_named(spec.rule)
     for lived in rounds(current, clients, rule, rng, Plan(range(first, spec.rounds), spec.share)):
-        _write(_file(folder, lived.number), lived)
+        log.save(_file(folder, lived.number), lived)
         report(lived.number + 1)
 
 
@@ -198,29 +196,12 @@ def _file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.safetensors"
 
 
-def _write(path: Path, lived: Round) -> None:
-    """Whole or not at all: a file that is there is complete."""
-    content = {f"after/{key}": value for key, value in lived.after.items()}
-    for message in lived.messages:
-        content |= {f"{message.client}/{key}": value for key, value in message.state.items()}
-    content["clients"] = torch.tensor([message.client for message in lived.messages])
-    content["images"] = torch.tensor([message.images for message in lived.messages])
-    save_file({key: value.contiguous() for key, value in content.items()}, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
-
-
 def _read(path: Path, like: State) -> tuple[State, tuple[Message, ...]]:
     """The model after a round and its messages, on the device of `like`."""
     try:
-        content = load_file(path)
-        counts = zip(content.pop("clients").tolist(), content.pop("images").tolist(), strict=True)
-        part = functools.partial(_part, content, like)
-        return part("after", path), tuple(Message(client, part(str(client), path), images) for client, images in counts)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        kept = log.load(path)
+        after = fitting(kept.after, like, f"{path}: after")
+        fitted = ((one, fitting(one.state, like, f"{path}: {one.client}")) for one in kept.messages)
+        return after, tuple(Message(one.client, state, one.images) for one, state in fitted)
+    except ValueError as error:
         raise Fault(f"{path} is damaged ({error}), expected one round; without it, it is trained again") from error
-
-
-def _part(content: State, like: State, name: str, path: Path) -> State:
-    prefix = f"{name}/"
-    state = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
-    return fitting(state, like, f"{path}: {name}")

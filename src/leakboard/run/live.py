@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from leakboard.federation.clients import Remembering
-from leakboard.federation.rounds import Client, State, difference, fitting
+from leakboard.federation.rounds import Client, State, fitting, update_of
 from leakboard.run.attacker import Attacker
 from leakboard.run.exchange import attempted
 from leakboard.threat import ModelSequence, Participation, Public, Reconstruction, Seen, Turn
@@ -48,11 +48,8 @@ def peer(attacker: Attacker, seen: ModelSequence, client: Client, seed: int, han
         first = number - len(states) + 1
         sent = [client(_with(seen.model, state), first + at, draws(first + at)) for at, state in enumerate(states)]
         if len(states) > 1:
-            names = [name for name, _ in seen.model.named_parameters()]
-            changes = [
-                tuple(difference({name: before[name] for name in names}, mine).values())
-                for before, (mine, _) in zip(states[:-1], sent[:-1], strict=True)
-            ]
+            pairs = zip(states[:-1], sent[:-1], strict=True)
+            changes = [update_of(seen.model, before, mine) for before, (mine, _) in pairs]
             lived = dataclasses.replace(seen, models=list(states), own_update=changes)
             handed_in(number, _attacked(attacker, lived, seed))
         return sent[-1]

@@ -16,10 +16,9 @@ from torch import nn
 from leakboard import engine_of
 from leakboard.attack.untouched import sha_of
 from leakboard.board import figures
-from leakboard.config import Benchmark, ConfigError, digest, root
-from leakboard.federation.clients import known_training
+from leakboard.config import Benchmark, ConfigError, digest
 from leakboard.federation.log import Logged, read
-from leakboard.federation.rounds import Message, MessageError, difference, fitting, state_of
+from leakboard.federation.rounds import Message, MessageError, fitting, state_of, update_of
 from leakboard.record import saving
 from leakboard.rng import seed_of
 from leakboard.run import kept, machine
@@ -27,14 +26,14 @@ from leakboard.run.attacker import Attacker
 from leakboard.run.development import Tried
 from leakboard.run.exchange import attempted
 from leakboard.run.jobs import Rows
-from leakboard.run.observation import skip_reason
+from leakboard.run.observation import public_on, skip_reason
 from leakboard.run.opened import Report
 from leakboard.run.trained import prior_of
-from leakboard.run.tryout import keys_of, rows_of
-from leakboard.threat import KINDS, Gradient, ModelUpdate, Public, Seen
-from leakboard.victim.leak import federation_of
+from leakboard.run.tryout import keys_of, rows_of, runs
+from leakboard.threat import KINDS, Gradient, ModelUpdate, Seen
+from leakboard.victim.leak import federation_of, known_of, shared_by_all
 from leakboard.victim.network import network
-from leakboard.victim.secrets import public, shape_and_classes
+from leakboard.victim.secrets import shape_and_classes
 
 
 def reader(log: str, victims: str) -> Callable[..., Tried]:
@@ -61,7 +60,8 @@ def attacked(attack: str, benchmark: Benchmark, log: Path, chosen: range | None,
     if not numbers:
         raise ConfigError(f"{log} holds {len(pairs)} messages, the first one is 0; none of them was asked for")
     rows = rows_of(attack, benchmark, device)
-    place = kept.Place(*[_folder(rows, pairs)] * 2)
+    folder = _folder(rows, pairs)
+    place = kept.Place(folder, folder)
     place.prepare()
     lines = _there(place.file)
     asked = [(variant, number) for number in numbers for variant in rows.variants]
@@ -73,7 +73,8 @@ def attacked(attack: str, benchmark: Benchmark, log: Path, chosen: range | None,
         report(f"{rows.attack} {log}", done, len(asked), "", "reconstructions")
     shown = pd.DataFrame([line for line in lines if line["message"] in numbers])
     _draw(place, shown)
-    return shown.drop(columns=["message", "reason"]), place.folder / "grid.png", _failed(rows, shown)
+    hidden = ["message"] if shown["reason"].any() else ["message", "reason"]  # why some failed is seen beside them
+    return shown.drop(columns=hidden), place.folder / "grid.png", _failed(rows, shown)
 
 
 def seen_of(benchmark: Benchmark, logged: Logged, message: Message, device: torch.device) -> Seen:
@@ -91,22 +92,13 @@ def seen_of(benchmark: Benchmark, logged: Logged, message: Message, device: torc
     model = network(benchmark, 0).to(device)
     model.load_state_dict(fitting(logged.before, state_of(model), f"{where}: the global model"))
     sent = fitting(message.state, state_of(model), f"{where}: the message of client {message.client}")
-    change = tuple(difference(dict(model.named_parameters()), sent).values())
+    change = update_of(model, model.state_dict(), sent)
     shape, classes = shape_and_classes(benchmark)
-    pool = public(benchmark)
-    shared: dict[str, Any] = {
-        "model": model,
-        "loss": nn.CrossEntropyLoss(),
-        "shape": (message.images, *shape),
-        "classes": classes,
-        "public": None if pool is None else Public(pool.images.to(device), pool.labels.to(device)),
-        "budget": benchmark.budget,
-        "lies_on": device,
-    }
+    loss, pool = nn.CrossEntropyLoss(), public_on(benchmark, device)
+    shared = shared_by_all(benchmark, model, loss, (message.images, *shape), classes, pool, device)
     if kind is Gradient:
         return Gradient(**shared, gradient=tuple(-part / spec.learning_rate for part in change))
-    known = known_training(spec, message.images) if "local_training" in benchmark.threat.knows else None
-    return ModelUpdate(**shared, update=change, local=known)
+    return ModelUpdate(**shared, update=change, local=known_of(benchmark, message.images))
 
 
 def _there(file: Path) -> list[dict[str, Any]]:
@@ -146,11 +138,6 @@ def _as_logged(benchmark: Benchmark, message: Message) -> Benchmark:
     known = [word for word in benchmark.threat.knows if word != "labels"]
     threat = benchmark.threat.model_copy(update={"knows": known})
     return benchmark.model_copy(update={"batch": message.images, "threat": threat})
-
-
-def runs() -> Path:
-    """Where tries lie."""
-    return root() / "build" / "runs"
 
 
 def _folder(rows: Rows, pairs: list[tuple[Logged, Message]]) -> Path:

@@ -40,8 +40,7 @@ def observe(
     CraftError where honest training of what it crafted leads to a message that no round takes.
     """
     hidden, device = hidden or secret(benchmark, trial), torch.device(device)
-    pool, model = public(benchmark), network(benchmark, trial).to(device)
-    shown = None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
+    shown, model = public_on(benchmark, device), network(benchmark, trial).to(device)
     crafting = attack if benchmark.threat.conduct == "malicious" else None
     if crafting is not None:
         seed = seed_of("craft", benchmark.seed, trial)
@@ -55,6 +54,12 @@ def observe(
         raise CraftError(f"what it sent out cannot be trained: {error}") from None
     seen.prior = None if attack is None else trained.prior_of(attack, benchmark, device, trial)
     return Observation(hidden, model, seen)
+
+
+def public_on(benchmark: Benchmark, device: torch.device) -> Public | None:
+    """The benchmark's public images there; None where it grants none."""
+    pool = public(benchmark)
+    return None if pool is None else Public(pool.images.to(device), pool.labels.to(device))
 
 
 def skip_reason(attack: Attacker, benchmark: Benchmark) -> str | None:

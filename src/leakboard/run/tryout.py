@@ -61,9 +61,14 @@ def tried(
     return narrow(shown(board, benchmark)), folder / "grid.png", failed_rows(lines)
 
 
+def runs() -> Path:
+    """Where tries lie."""
+    return config.root() / "build" / "runs"
+
+
 def folder_of(rows: Rows) -> Path:
     """Where a try lies: each scale is another question."""
-    return config.root() / "build" / "runs" / rows.attack / rows.benchmark.scale / rows.benchmark.name
+    return runs() / rows.attack / rows.benchmark.scale / rows.benchmark.name
 
 
 def keys_of(rows: Rows) -> dict[str, trial_lines.Key]:

@@ -23,11 +23,11 @@ from leakboard.federation.rounds import (
     Round,
     State,
     derived,
-    difference,
     fitting,
     rounds,
     state_of,
     taking_part,
+    update_of,
 )
 from leakboard.federation.rules import rule_named
 from leakboard.recipes.restorer import degraded
@@ -84,17 +84,30 @@ def leak(
     """
     threat = threat_model(benchmark)
     loss = nn.CrossEntropyLoss()
-    shared: dict[str, Any] = {
+    shared = shared_by_all(benchmark, model, loss, tuple(secret.images.shape), classes, public, secret.images.device)
+    shared["labels"] = secret.labels.sort().values.clone() if "labels" in threat.knows else None
+    return _LEAKS[threat.sees](benchmark, Victim(secret, model, loss, rng, defences_of(benchmark)), shared)
+
+
+def shared_by_all(
+    benchmark: Benchmark,
+    model: nn.Module,
+    loss: nn.Module,
+    shape: tuple[int, ...],
+    classes: int,
+    public: Public | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What every kind of observation holds, but labels; model and loss are copies."""
+    return {
         "model": copy.deepcopy(model),
         "loss": copy.deepcopy(loss),
-        "shape": tuple(secret.images.shape),
+        "shape": shape,
         "classes": classes,
-        "labels": secret.labels.sort().values.clone() if "labels" in threat.knows else None,
         "public": public,
         "budget": benchmark.budget,
-        "lies_on": secret.images.device,
+        "lies_on": device,
     }
-    return _LEAKS[threat.sees](benchmark, Victim(secret, model, loss, rng, defences_of(benchmark)), shared)
 
 
 def _gradient(benchmark: Benchmark, victim: Victim, shared: dict) -> Gradient:
@@ -135,20 +148,18 @@ def _update(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelUpdate:
     else:
         seed = _seed(victim)
         lived = next(_rounds(_peers(spec, victim, seed, spec.clients), victim, spec, derived(seed)))
-    change = difference(dict(victim.model.named_parameters()), lived.received[0].state)
-    return ModelUpdate(**shared, update=tuple(change.values()), local=_known(benchmark, len(victim.secret.images)))
+    update = update_of(victim.model, lived.before, lived.received[0].state)
+    return ModelUpdate(**shared, update=update, local=known_of(benchmark, len(victim.secret.images)))
 
 
 def _sequence(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelSequence:
     """Client 0's view of honest rounds. It sees every global model; in a round without it, its own update is zero."""
     spec, own, seed = federation_of(benchmark), _own(benchmark, victim.secret, shared["public"]), _seed(victim)
     clients = [_honest(own, spec, victim), *_peers(spec, victim, seed, spec.clients - 1)]
-    names = [name for name, _ in victim.model.named_parameters()]
     states, own_updates = [state_of(victim.model)], []
     for lived in _rounds(clients, victim, spec, derived(seed)):
         mine = lived.sent_by(0)
-        change = difference({name: lived.before[name] for name in names}, mine.state if mine else lived.before)
-        own_updates.append(tuple(change.values()))
+        own_updates.append(update_of(victim.model, lived.before, mine.state if mine else lived.before))
         states.append(lived.after)
     return ModelSequence(
         **shared,
@@ -156,7 +167,7 @@ def _sequence(benchmark: Benchmark, victim: Victim, shared: dict) -> ModelSequen
         own_update=own_updates,
         own_data=own,
         clients=spec.clients if "clients" in benchmark.threat.knows else None,
-        local=_known(benchmark, len(own.images)),
+        local=known_of(benchmark, len(own.images)),
     )
 
 
@@ -175,7 +186,7 @@ def _participation(benchmark: Benchmark, victim: Victim, shared: dict) -> Partic
         [live, *_peers(spec, victim._replace(secret=held), seed, spec.clients - 1)], victim, spec, derived(seed)
     )
     turns = _turns(copy.deepcopy(victim.model), own, spec, derived(seed), answers, lived)
-    known = _known(benchmark, len(own.images))
+    known = known_of(benchmark, len(own.images))
     return Participation(**shared, turns=lambda: turns, target=target, local=known)
 
 
@@ -268,7 +279,7 @@ def _own(benchmark: Benchmark, secret: Secret, public: Public | None) -> Public:
     return Public(public.images[:share], public.labels[:share])
 
 
-def _known(benchmark: Benchmark, data: int) -> LocalTraining | None:
+def known_of(benchmark: Benchmark, data: int) -> LocalTraining | None:
     knows = "local_training" in benchmark.threat.knows
     return known_training(federation_of(benchmark), data) if knows else None
 
